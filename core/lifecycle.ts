@@ -1,0 +1,78 @@
+import { faultOf, type Journal } from './journal.js';
+
+/** A part that was started and must be stopped. */
+export interface Part {
+  readonly name: string;
+  stop(): Promise<void>;
+}
+
+/**
+ * Ordered start and stop: parts stop in the reverse order of their start, each once, and a part that fails to stop
+ * does not keep the others from stopping.
+ */
+export class Lifecycle {
+  readonly #parts: Part[] = [];
+  readonly #journal: Journal;
+  #stopping: Promise<void> | undefined;
+
+  constructor(journal: Journal) {
+    this.#journal = journal;
+  }
+
+  /** Starts one part; if it fails, what was started before is stopped and the failure is thrown on. */
+  async start<P extends Part>(begin: () => Promise<P> | P): Promise<P> {
+    try {
+      const part = await begin();
+      this.#parts.push(part);
+      return part;
+    } catch (error) {
+      await this.stop();
+      throw error;
+    }
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stopAll();
+    return this.#stopping;
+  }
+
+  async #stopAll(): Promise<void> {
+    for (const part of this.#parts.reverse()) {
+      try {
+        await part.stop();
+      } catch (error) {
+        this.#journal.error('a part did not stop cleanly', { stage: part.name, fault: faultOf(error) });
+      }
+    }
+  }
+}
+
+/**
+ * SIGTERM and SIGINT drain; a second one, or `graceMs`, ends the process anyway, which is safe by [DURABLE].
+ * @returns a function that removes the handlers.
+ */
+export function stopOnSignals(drain: () => Promise<void>, graceMs: number, journal: Journal): () => void {
+  let draining = false;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    if (draining) process.exit(128 + (signal === 'SIGINT' ? 2 : 15));
+    draining = true;
+    journal.info('draining', { where: signal });
+    setTimeout(() => {
+      journal.warn('drain took too long; ending, which is safe by [DURABLE]', { ms: graceMs });
+      process.exit(1);
+    }, graceMs).unref();
+    drain().then(
+      () => process.exit(0),
+      (error: unknown) => {
+        journal.error('drain failed', { fault: faultOf(error) });
+        process.exit(1);
+      },
+    );
+  };
+  process.on('SIGTERM', onSignal);
+  process.on('SIGINT', onSignal);
+  return () => {
+    process.off('SIGTERM', onSignal);
+    process.off('SIGINT', onSignal);
+  };
+}

@@ -1,0 +1,68 @@
+/**
+ * Every bound of the program, in one place, units last. Those that an operator may move are defaults of `core/config.ts`.
+ * The relations that other code relies on are asserted at the end, when this module loads.
+ */
+export const limits = {
+  /** One frame's Avro body. */
+  frameBytesMax: 64 * 1024,
+  /** One WebSocket message: header and one or more frames. */
+  messageBytesMax: 256 * 1024,
+  /** Channels (waveforms + numerics) and events in one frame. */
+  frameChannelsMax: 64,
+  frameNumericsMax: 1024,
+  frameEventsMax: 256,
+  /** Samples of one waveform in one frame. */
+  waveformSamplesMax: 20_000,
+  /** Frames that one device may have unacknowledged. */
+  windowFrames: 4096,
+  /** Frame bytes that one device may have unacknowledged: the window's other bound. */
+  windowBytes: 1024 * 1024,
+  /** Frame bytes of all devices between receipt and flush; above it reading from sockets pauses. */
+  pendingBytesMax: 64 * 1024 * 1024,
+  /** Plain bytes sealed into one block. */
+  blockBytesMax: 1024 * 1024,
+  /** Bytes that may wait in one device's socket for a slow reader. */
+  socketBackpressureBytesMax: 256 * 1024,
+  connectionsMax: 50_000,
+  /** A connection that sends nothing, not even a pong, for so long is closed. */
+  idleTimeoutS: 60,
+  /** Connections that have not finished their handshake. */
+  handshakesMax: 1024,
+  /** Lifetime of a device token; also how long its id is remembered. */
+  deviceTokenAgeMaxS: 300,
+  clockSkewMaxS: 30,
+  /** One read from a topic. */
+  readBytesMax: 8 * 1024 * 1024,
+  readRecordsMax: 10_000,
+  /** A record that a log stores: a block, a chunk, a run. */
+  recordBytesMax: 4 * 1024 * 1024,
+  /** Bytes of one commit of a stage. */
+  commitBytesMax: 32 * 1024 * 1024,
+  /** Data keys that one thread keeps opened. */
+  dataKeysCachedMax: 20_000,
+  /** Sealings under one session key; far below the 2^32 of a random 96-bit nonce, and counted. */
+  sealsPerSessionMax: 2 ** 31,
+  /** Plain bytes of a PMR chunk before compression. */
+  chunkBytesMax: 1024 * 1024,
+  /** Rows of one answer page and of one exported batch. */
+  pageRowsMax: 10_000,
+  /** Calls in flight between two threads. */
+  callsInFlightMax: 10_000,
+  /** Watchers of live waves. */
+  liveWatchersMax: 64,
+} as const;
+
+const relations: ReadonlyArray<readonly [string, boolean]> = [
+  ['a message holds at least one largest frame', limits.messageBytesMax >= limits.frameBytesMax + 5],
+  ['a block holds at least one largest frame', limits.blockBytesMax >= limits.frameBytesMax],
+  ['the window holds at least one largest message', limits.windowBytes >= limits.messageBytesMax],
+  ['a record holds a largest block, sealed', limits.recordBytesMax >= limits.blockBytesMax + 64 * 1024],
+  ['a record holds a largest chunk', limits.recordBytesMax >= limits.chunkBytesMax + limits.blockBytesMax],
+  ['a read returns at least one largest record', limits.readBytesMax >= limits.recordBytesMax],
+  ['a commit holds what one read can become', limits.commitBytesMax >= 2 * limits.readBytesMax],
+  ['all devices together may have more pending than one', limits.pendingBytesMax >= 16 * limits.windowBytes],
+];
+
+for (const [relation, holds] of relations) {
+  if (!holds) throw new RangeError(`core/limits.ts: broken relation: ${relation}`);
+}
