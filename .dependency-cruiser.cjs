@@ -10,7 +10,7 @@ const order = {
   sinks: ['core', 'schemas', 'log', 'registry', 'security'],
   query: ['core', 'schemas', 'log', 'registry', 'security'],
   'device-emulator': ['core', 'schemas'],
-  'load-tests': ['core', 'schemas'],
+  'load-tests': ['core', 'schemas', 'device-emulator'],
   console: [],
   app: ['core', 'schemas', 'log', 'registry', 'security', 'ingest', 'processors', 'sinks', 'query'],
   cli: ['core', 'schemas', 'log', 'registry', 'security', 'ingest', 'processors', 'sinks', 'query', 'app', 'device-emulator'],

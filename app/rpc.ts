@@ -15,7 +15,7 @@ interface Call {
 type Reply = { readonly id: number; readonly value: unknown } | { readonly id: number; readonly error: ErrorShape };
 
 type Port = Pick<MessagePort | Worker, 'postMessage' | 'on' | 'off'>;
-type Method = (...args: readonly unknown[]) => unknown;
+type Method = (...args: unknown[]) => unknown;
 
 /** An object type whose methods all return promises; what can be called over a port. */
 export type Remote<Api> = { readonly [Name in keyof Api as Api[Name] extends (...args: never[]) => Promise<unknown> ? Name : never]: Api[Name] };
@@ -31,7 +31,7 @@ async function answer(port: Port, api: object, call: Call): Promise<void> {
   try {
     const method: unknown = Reflect.get(api, call.method);
     if (typeof method !== 'function') throw new SpamerError('internal', 'no such method between threads', { where: call.method });
-    reply = { id: call.id, value: await (method as Method).apply(api, call.args) };
+    reply = { id: call.id, value: await (method as Method).apply(api, [...call.args]) };
   } catch (error) {
     reply = { id: call.id, error: errorShape(error) };
   }

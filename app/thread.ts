@@ -38,7 +38,7 @@ export async function startThread<Api extends ThreadApi>(module: string, data: T
     connection.disconnect(`the ${module} thread has ended`);
     if (!asked) onDeath(module, new SpamerError('internal', `the ${module} thread ended with code ${code}`));
   });
-  const api = connection.api as Remote<ThreadApi>;
+  const api = connection.api as unknown as Remote<ThreadApi>;
   try {
     await api.start();
   } catch (error) {

@@ -42,6 +42,8 @@ export interface ConsumedOffset {
   readonly topic: string;
   readonly partition: number;
   readonly offset: number;
+  /** Whose progress it is; the writer itself if absent. For a writer that notes the progress of others (sinks). */
+  readonly consumer?: string;
 }
 
 export interface Transaction {

@@ -1,0 +1,18 @@
+import type { Config } from '../core/config.js';
+import type { TopicSettings } from '../log/log.js';
+
+const hourUs = 3600 * 1e6;
+
+/** The topics of the pipeline: who writes each, and who must have read a record before retention may take it. */
+export function topics(config: Config): readonly TopicSettings[] {
+  const partitions = config.log_partitions;
+  const outputs = { partitions, retentionBytes: null, retentionAgeUs: config.output_retention_hours * hourUs };
+  return [
+    { name: 'vitals.raw', writer: 'ingest', consumers: ['anonymize', 'record'], partitions, retentionBytes: null, retentionAgeUs: config.raw_retention_hours * hourUs },
+    { name: 'vitals.rejected', writer: 'anonymize', consumers: [], partitions, retentionBytes: null, retentionAgeUs: config.rejected_retention_hours * hourUs },
+    // Held data waits for its group; nothing but its release may end that.
+    { name: 'vitals.held', writer: 'anonymize', consumers: [], partitions, retentionBytes: null, retentionAgeUs: null },
+    { name: 'vitals.anonymized', writer: 'anonymize', consumers: ['analytics'], ...outputs },
+    { name: 'pmr.chunks', writer: 'record', consumers: ['pmr'], ...outputs },
+  ];
+}

@@ -1,0 +1,67 @@
+import { Command, InvalidArgumentError } from 'commander';
+import { loadConfig, type Config, type SettingName } from '../core/config.js';
+import { SpamerError } from '../core/errors.js';
+import { exitCodeOf, explain, openOutput, type Output } from './output.js';
+import { openServer, type Server } from './server.js';
+
+/** What every command gets. */
+export interface Context {
+  readonly output: Output;
+  config(overrides?: Partial<Record<SettingName, unknown>>): Config;
+}
+
+export interface CommonOptions {
+  readonly json?: boolean;
+  readonly verbose?: boolean;
+}
+
+/** A command with the options that all have. */
+export function command(name: string, summary: string, examples: readonly string[]): Command {
+  return new Command(name)
+    .description(summary)
+    .option('--json', 'one JSON value (or one a line) on standard output, nothing else there')
+    .option('--verbose', 'show the stack of an error')
+    .addHelpText('before', `Examples:\n${examples.map((example) => `  ${example}`).join('\n')}\n`)
+    .showHelpAfterError('(--help shows examples)');
+}
+
+/** Runs a command's work; errors become one paragraph and the agreed exit code. */
+export function action<Options extends CommonOptions>(tried: string, work: (context: Context, options: Options, args: readonly string[]) => Promise<number | void>) {
+  return async (...given: unknown[]): Promise<void> => {
+    const self = given.at(-1) as Command;
+    const options = self.opts<Options>();
+    const context: Context = {
+      output: openOutput(options.json === true),
+      config: (overrides) => loadConfig({ environment: process.env, cwd: process.cwd(), ...(overrides === undefined ? {} : { overrides }) }),
+    };
+    try {
+      const code = await work(context, options, self.args);
+      process.exitCode = code ?? 0;
+    } catch (error) {
+      process.stderr.write(`${explain(tried, error, options.verbose === true)}\n`);
+      process.exitCode = error instanceof SpamerError ? exitCodeOf(error.code) : 2;
+    }
+  };
+}
+
+/** Lends the API for one command. */
+export async function withServer<Result>(config: Config, work: (server: Server) => Promise<Result>): Promise<Result> {
+  const server = await openServer(config);
+  try {
+    return await work(server);
+  } finally {
+    await server.close();
+  }
+}
+
+export function positive(text: string): number {
+  const value = Number(text);
+  if (!Number.isFinite(value) || value <= 0) throw new InvalidArgumentError('must be a number above 0');
+  return value;
+}
+
+/** A time as RFC 3339, or as a whole number of microseconds. */
+export function timeArgument(text: string): string {
+  if (Number.isNaN(Date.parse(text))) throw new InvalidArgumentError('must be a time like 2026-01-31T12:00:00Z');
+  return new Date(text).toISOString();
+}

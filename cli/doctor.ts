@@ -1,0 +1,101 @@
+import { accessSync, constants, mkdirSync, statfsSync, statSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { redacted, type Config } from '../core/config.js';
+import { action, command, type CommonOptions } from './context.js';
+import { readRunning } from './server.js';
+
+interface Finding {
+  readonly check: string;
+  readonly good: boolean;
+  readonly found: string;
+  readonly remedy?: string;
+}
+
+/** `spamer doctor`: in one call what costs a newcomer an hour. */
+export function doctor(): Command {
+  return command('doctor', 'Check configuration, disk, clock, ports and native parts, and say what to do.', ['spamer doctor', 'spamer doctor --json'])
+    .action(action<CommonOptions>('doctor', async ({ output, config }) => {
+      const settings = config();
+      const findings = [nodeVersion(), ...(await nativeParts()), dataFolder(settings), disk(settings), keyFileRights(settings), clock(), ...(await ports(settings))];
+      const good = findings.every((finding) => finding.good);
+      output.answer({ good, findings, config: redacted(settings) }, () => {
+        for (const { check, good: fine, found, remedy } of findings) output.say(`${fine ? 'ok  ' : 'FAIL'} ${check}: ${found}${fine || remedy === undefined ? '' : `\n     → ${remedy}`}`);
+      });
+      return good ? 0 : 1;
+    }));
+}
+
+function nodeVersion(): Finding {
+  const major = Number(process.versions.node.split('.')[0]);
+  return { check: 'Node.js', good: major >= 20, found: process.versions.node, remedy: 'install Node.js 20 or later' };
+}
+
+async function nativeParts(): Promise<Finding[]> {
+  const parts = ['lmdb', 'uWebSockets.js', '@duckdb/node-api', '@electric-sql/pglite'];
+  return Promise.all(parts.map(async (part) => {
+    try {
+      await import(part);
+      return { check: part, good: true, found: 'loads' };
+    } catch (error) {
+      return { check: part, good: false, found: `does not load (${error instanceof Error ? error.message.split('\n')[0] ?? '' : 'unknown'})`, remedy: 'run npm ci on this machine; the C library must be glibc 2.27 or newer' };
+    }
+  }));
+}
+
+function dataFolder(config: Config): Finding {
+  try {
+    mkdirSync(config.data_dir, { recursive: true });
+    accessSync(config.data_dir, constants.R_OK | constants.W_OK);
+    const running = readRunning(config.data_dir);
+    return { check: 'data folder', good: true, found: `${config.data_dir}${running === null ? '' : ` (in use by process ${running.pid}, page at ${running.http})`}` };
+  } catch {
+    return { check: 'data folder', good: false, found: `${config.data_dir} cannot be written`, remedy: 'give this user the right to write there, or set SPAMER_DATA_DIR' };
+  }
+}
+
+function disk(config: Config): Finding {
+  try {
+    const { bavail, bsize } = statfsSync(config.data_dir);
+    const free = bavail * bsize;
+    const enough = free > Math.min(config.log_bytes_max, 2 * 1024 ** 3);
+    return { check: 'disk', good: enough, found: `${(free / 1024 ** 3).toFixed(1)} GiB free, log may take ${(config.log_bytes_max / 1024 ** 3).toFixed(1)} GiB`, remedy: 'free space or lower log_bytes_max' };
+  } catch {
+    return { check: 'disk', good: false, found: 'free space unknown', remedy: 'check the data folder' };
+  }
+}
+
+function keyFileRights(config: Config): Finding {
+  const wide = ['keystore.passphrase', 'admin.token', 'keystore'].filter((file) => {
+    try {
+      return (statSync(join(config.data_dir, file)).mode & 0o077) !== 0;
+    } catch {
+      return false;
+    }
+  });
+  return { check: 'rights of key files', good: wide.length === 0, found: wide.length === 0 ? 'owner only' : `${wide.join(', ')} can be read by others`, remedy: 'chmod 600 these files' };
+}
+
+function clock(): Finding {
+  const year = new Date().getUTCFullYear();
+  return { check: 'clock', good: year >= 2025 && year < 2100, found: new Date().toISOString(), remedy: 'set the clock; devices are judged by it' };
+}
+
+async function ports(config: Config): Promise<Finding[]> {
+  const running = readRunning(config.data_dir);
+  if (running !== null) return [{ check: 'ports', good: true, found: `held by the running server (${running.http}, ${running.ingest ?? 'no device port'})` }];
+  const wanted = [['http_port', config.http_host, config.http_port], ['ingest_port', config.ingest_host, config.ingest_port]] as const;
+  return Promise.all(wanted.map(async ([name, host, number]) => {
+    const free = await canListen(host, number);
+    return { check: name, good: free, found: `${host}:${number} ${free ? 'is free' : 'is taken'}`, remedy: `stop what listens there, or set SPAMER_${name.toUpperCase()}` };
+  }));
+}
+
+function canListen(host: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(false));
+    server.listen(port, host, () => server.close(() => resolve(true)));
+  });
+}

@@ -1,0 +1,23 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { doctor } from './doctor.js';
+import { emulate } from './emulate.js';
+import { reconcile, tail } from './look.js';
+import { pmr } from './pmr.js';
+import { registryCommands } from './registry.js';
+import { demo, run } from './run.js';
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+
+const spamer = new Command('spamer')
+  .description('Collects patients\' vitals without losing one, seals them under the patient\'s own key, and answers.')
+  .version(version)
+  .addHelpText('before', 'Examples:\n  spamer demo                     see it work, with 12 demo patients\n  spamer run                      the pipeline for your own devices\n  spamer doctor                   what is wrong with this machine\n')
+  .showHelpAfterError('(--help shows examples)');
+
+for (const each of [demo(), run(), ...registryCommands(), emulate(), tail(), reconcile(), pmr(), doctor()]) spamer.addCommand(each);
+// Bad use is exit code 2 everywhere (DESIGN §9); help and version are none.
+for (const each of [spamer, ...spamer.commands, ...spamer.commands.flatMap((sub) => sub.commands)]) each.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
+
+await spamer.parseAsync();

@@ -1,0 +1,77 @@
+import { writeFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { openJournal } from '../core/journal.js';
+import { stopOnSignals } from '../core/lifecycle.js';
+import type { Config, SettingName } from '../core/config.js';
+import { startProgram, type Program } from '../app/main.js';
+import { startWard } from './ward.js';
+import { action, command, type CommonOptions, type Context } from './context.js';
+
+const drainMs = 10_000;
+
+interface RunOptions extends CommonOptions {
+  readonly dataDir?: string;
+  readonly httpPort?: string;
+  readonly ingestPort?: string;
+}
+
+function withRunOptions(made: Command): Command {
+  return made
+    .option('--data-dir <dir>', 'folder of everything that is kept (SPAMER_DATA_DIR)')
+    .option('--http-port <port>', 'page and API; 0: any (SPAMER_HTTP_PORT)')
+    .option('--ingest-port <port>', 'device stream; 0: any (SPAMER_INGEST_PORT)');
+}
+
+function overrides(options: RunOptions): Partial<Record<SettingName, unknown>> {
+  return {
+    ...(options.dataDir === undefined ? {} : { data_dir: options.dataDir }),
+    ...(options.httpPort === undefined ? {} : { http_port: options.httpPort }),
+    ...(options.ingestPort === undefined ? {} : { ingest_port: options.ingestPort }),
+  };
+}
+
+export function run(): Command {
+  return withRunOptions(command('run', 'Run the pipeline: device stream, processors, stores, page and API.', ['spamer run', 'spamer run --json --data-dir /srv/spamer']))
+    .action(action<RunOptions>('run', async (context, options) => {
+      const config = context.config(overrides(options));
+      const program = await begin(config, false);
+      serveUntilStopped(program, config, async () => undefined);
+      announce(context, program, `page and API  ${program.http}\ndevices       ${program.ingest ?? '–'}\nadmin token   ${join(config.data_dir, 'admin.token')}\nNext: spamer patient add --help`);
+    }));
+}
+
+export function demo(): Command {
+  return withRunOptions(command('demo', 'Run the pipeline with a ward of 12 demo patients and the page.', ['spamer demo', 'npm start']))
+    .action(action<RunOptions>('demo', async (context, options) => {
+      const config = context.config(overrides(options));
+      const program = await begin(config, true);
+      const ward = await startWard(program, config).catch(async (error: unknown) => {
+        await program.stop();
+        throw error;
+      });
+      serveUntilStopped(program, config, () => ward.stop());
+      announce(context, program, `\n  SPaMeR is running. Open the page:\n\n    ${program.http}\n\n  ${ward.patients} demo patients stream to ${program.ingest ?? '–'} (recorded and synthetic signals; no real patient).\n  Ctrl-C stops; everything acknowledged is kept in ${config.data_dir}.\n`);
+    }));
+}
+
+async function begin(config: Config, demoMode: boolean): Promise<Program> {
+  return startProgram(config, { journal: openJournal('main', config.log_level), stream: true, demo: demoMode });
+}
+
+function serveUntilStopped(program: Program, config: Config, stopFirst: () => Promise<void>): void {
+  const runFile = join(config.data_dir, 'run.json');
+  writeFileSync(runFile, JSON.stringify({ pid: process.pid, http: program.http, ingest: program.ingest }));
+  const stop = async (): Promise<void> => {
+    await stopFirst();
+    await program.stop();
+    rmSync(runFile, { force: true });
+  };
+  stopOnSignals(stop, drainMs, program.journal);
+  void program.failed.then(() => stop().finally(() => process.exit(1)));
+}
+
+function announce(context: Context, program: Program, text: string): void {
+  if (context.output.json) process.stdout.write(`${JSON.stringify({ event: 'ready', http: program.http, ingest: program.ingest })}\n`);
+  else process.stdout.write(`${text}\n`);
+}

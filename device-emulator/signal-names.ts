@@ -1,0 +1,73 @@
+/** From what recordings call their signals and units to IEEE 11073 codes. */
+import { signalNamed, signalOf, type Signal } from '../schemas/signals.js';
+import { privatePartition, units } from '../schemas/units.js';
+import type { SourceSignal } from './source.js';
+
+/** Upper case, without blanks, brackets and punctuation. Where a name means a wave or a numeric by its rate, both stand here. */
+const waves: Readonly<Record<string, string>> = {
+  ECG: 'MDC_ECG_ELEC_POTL', EKG: 'MDC_ECG_ELEC_POTL', I: 'MDC_ECG_ELEC_POTL_I', II: 'MDC_ECG_ELEC_POTL_II', III: 'MDC_ECG_ELEC_POTL_III',
+  V: 'MDC_ECG_ELEC_POTL_V', V1: 'MDC_ECG_ELEC_POTL_V1', V2: 'MDC_ECG_ELEC_POTL_V2', V3: 'MDC_ECG_ELEC_POTL_V3', V4: 'MDC_ECG_ELEC_POTL_V4',
+  V5: 'MDC_ECG_ELEC_POTL_V5', V6: 'MDC_ECG_ELEC_POTL_V6', AVR: 'MDC_ECG_ELEC_POTL_AVR', AVL: 'MDC_ECG_ELEC_POTL_AVL', AVF: 'MDC_ECG_ELEC_POTL_AVF',
+  MCL: 'MDC_ECG_ELEC_POTL_MCL', MCL1: 'MDC_ECG_ELEC_POTL_MCL1', MLII: 'SPAMER_ECG_ELEC_POTL_MLII',
+  ABP: 'MDC_PRESS_BLD_ART_ABP', ART: 'MDC_PRESS_BLD_ART', PAP: 'MDC_PRESS_BLD_ART_PULM', CVP: 'MDC_PRESS_BLD_VEN_CENT', ICP: 'MDC_PRESS_INTRA_CRAN',
+  PLETH: 'MDC_PULS_OXIM_PLETH', PPG: 'MDC_PULS_OXIM_PLETH', BVP: 'MDC_PULS_OXIM_PLETH', RESP: 'MDC_RESP', RSP: 'MDC_RESP', CO2: 'MDC_AWAY_CO2',
+  EDA: 'SPAMER_EDA', ACCX: 'SPAMER_ACCEL_X', ACCY: 'SPAMER_ACCEL_Y', ACCZ: 'SPAMER_ACCEL_Z', TEMPWAVE: 'SPAMER_TEMP_SKIN_WAVE',
+};
+const numerics: Readonly<Record<string, string>> = {
+  HR: 'MDC_ECG_HEART_RATE', HEARTRATE: 'MDC_ECG_HEART_RATE', PULSE: 'MDC_PULS_OXIM_PULS_RATE', PR: 'MDC_PULS_OXIM_PULS_RATE',
+  RESP: 'MDC_RESP_RATE', RR: 'MDC_RESP_RATE', RESPRATE: 'MDC_RESP_RATE', SPO2: 'MDC_PULS_OXIM_SAT_O2', SAO2: 'MDC_SAT_O2_ART', PI: 'MDC_BLD_PERF_INDEX',
+  ABPSYS: 'MDC_PRESS_BLD_ART_ABP_SYS', ABPDIAS: 'MDC_PRESS_BLD_ART_ABP_DIA', ABPMEAN: 'MDC_PRESS_BLD_ART_ABP_MEAN',
+  SYSABP: 'MDC_PRESS_BLD_ART_ABP_SYS', DIASABP: 'MDC_PRESS_BLD_ART_ABP_DIA', MAP: 'MDC_PRESS_BLD_ART_ABP_MEAN',
+  NBPSYS: 'MDC_PRESS_BLD_NONINV_SYS', NBPDIAS: 'MDC_PRESS_BLD_NONINV_DIA', NBPMEAN: 'MDC_PRESS_BLD_NONINV_MEAN',
+  NISYSABP: 'MDC_PRESS_BLD_NONINV_SYS', NIDIASABP: 'MDC_PRESS_BLD_NONINV_DIA', NIMAP: 'MDC_PRESS_BLD_NONINV_MEAN',
+  PAPSYS: 'MDC_PRESS_BLD_ART_PULM_SYS', PAPDIAS: 'MDC_PRESS_BLD_ART_PULM_DIA', PAPMEAN: 'MDC_PRESS_BLD_ART_PULM_MEAN',
+  TEMP: 'MDC_TEMP_BODY', ETCO2: 'MDC_AWAY_CO2_ET',
+};
+
+const unitCodes: Readonly<Record<string, number>> = {
+  mv: units.millivolt.code, uv: units.microvolt.code, 'µv': units.microvolt.code, v: units.volt.code, mmhg: units.mmHg.code, kpa: units.kilopascal.code,
+  '%': units.percent.code, nu: units.dimensionless.code, '1': units.dimensionless.code, ohm: units.ohm.code, adu: units.adu.code, counts: units.adu.code,
+  degc: units.celsius.code, c: units.celsius.code, us: units.microsiemens.code, g: units.gravity.code, ms: units.millisecond.code, s: units.second.code,
+};
+
+/** Slower than this a signal is a row of numerics, not a wave. */
+const waveHzMin = 2;
+/** Codes for signals that the table does not know; the platform sets them aside and says so. */
+const privateSignals = privatePartition + 8192;
+
+export interface Named {
+  readonly label: string;
+  /** As the recording has it; null when it says nothing. */
+  readonly unit: string | null;
+  readonly hz: number;
+}
+
+/** Codes for the signals of one record; a name that stands twice gets its code once, so that no two signals share a channel. */
+export function codesOf(named: readonly Named[]): Array<Pick<SourceSignal, 'code' | 'unit' | 'kind'>> {
+  const taken = new Set<number>();
+  return named.map(({ label, unit, hz }, at) => {
+    const kind = hz >= waveHzMin ? 'wave' : 'numeric';
+    const known = lookUp(label, kind);
+    const code = known !== undefined && !taken.has(known.code) ? known.code : privateSignals + at;
+    taken.add(code);
+    return { code, kind, unit: unitFor(known, unit) };
+  });
+}
+
+function lookUp(label: string, kind: SourceSignal['kind']): Signal | undefined {
+  const key = label.toUpperCase().replaceAll(/[^A-Z0-9]/g, '');
+  const name = kind === 'wave' ? waves[key] ?? waves[key.replace(/^(?:ECG|LEAD|EKG)/, '')] : numerics[key];
+  return name === undefined ? undefined : signalNamed(name);
+}
+
+/** A recording's unit where the signal may have it; else the signal's own: `bpm` and `pm` name nothing that we would doubt. */
+function unitFor(known: Signal | undefined, unit: string | null): number {
+  const given = unit === null ? undefined : unitCodes[unit.toLowerCase()];
+  if (known === undefined) return given ?? units.dimensionless.code;
+  return given !== undefined && known.units.includes(given) ? given : known.unit;
+}
+
+/** A person's name of a code. */
+export function labelOf(code: number): string {
+  return signalOf(code)?.label ?? `signal ${code}`;
+}

@@ -1,0 +1,397 @@
+import uws from 'uWebSockets.js';
+import type { HttpRequest, HttpResponse, TemplatedApp, us_listen_socket, us_socket_context_t } from 'uWebSockets.js';
+import { monotone, systemClock, type Clock } from '../core/clock.js';
+import { SpamerError, toSpamerError, type ErrorCode } from '../core/errors.js';
+import { uuidBytes, micros, type DeviceId } from '../core/ids.js';
+import { faultOf, type Journal } from '../core/journal.js';
+import { limits as coreLimits } from '../core/limits.js';
+import type { Writer } from '../log/log.js';
+import { encode } from '../schemas/codec.js';
+import { Commands, type CommandAnswer } from './commands.js';
+import { closeCodes, Connection } from './connection.js';
+import { Counters } from './counters.js';
+import { GroupCommit } from './group-commit.js';
+import { bearerToken, UsedTokens, type TokenVerifier } from './handshake.js';
+import { Rate } from './rate.js';
+import { Receiver } from './receive.js';
+import { Session, Sessions, type Binding, type DeviceDirectory, type DeviceEntry, type DeviceState, type SealFor } from './sessions.js';
+
+export const protocolName = 'spamer.v1';
+export const streamPath = '/v1/stream';
+
+type IngestLimits = { readonly [K in keyof typeof coreLimits]: number };
+
+export interface IngestSettings {
+  readonly host: string;
+  /** 0: any free port. */
+  readonly port: number;
+  /** null: clear WebSocket, for localhost or behind a TLS proxy. */
+  readonly tls: { readonly certFile: string; readonly keyFile: string } | null;
+  readonly topic: string;
+  readonly partitions: number;
+  /** Per device. */
+  readonly framesPerS: number;
+  readonly bytesPerS: number;
+  readonly coalesceMs: number;
+  readonly retryAfterMs: number;
+  /** Hint in Hello. */
+  readonly batchMs: number;
+  readonly malformedMax: number;
+  readonly limits: IngestLimits;
+}
+
+export const ingestDefaults: IngestSettings = {
+  host: '127.0.0.1',
+  port: 9090,
+  tls: null,
+  topic: 'vitals.raw',
+  partitions: 4,
+  framesPerS: 2_000_000,
+  bytesPerS: 256 * 1024 * 1024,
+  coalesceMs: 2,
+  retryAfterMs: 1000,
+  batchMs: 250,
+  malformedMax: 16,
+  limits: coreLimits,
+};
+
+export interface IngestParts {
+  readonly writer: Writer;
+  readonly devices: DeviceDirectory;
+  readonly tokens: TokenVerifier;
+  readonly sealFor: SealFor;
+  readonly journal: Journal;
+  readonly settings: IngestSettings;
+  readonly clock?: Clock;
+}
+
+export interface ConnectedDevice {
+  readonly device: DeviceId;
+  readonly connectedSinceUs: number;
+  readonly lastFrameAtUs: number | null;
+  readonly epoch: number;
+  /** Highest durable seq. */
+  readonly seq: number;
+  /** 0 to 100; -1 on mains; null: not told. */
+  readonly batteryPercent: number | null;
+  readonly bufferedFrames: number | null;
+}
+
+/** uWebSockets' LIBUS_LISTEN_EXCLUSIVE_PORT, an enum that exists in its typings only. */
+const exclusivePort = 1;
+const expireEveryMs = 60_000;
+const farewellMs = 50;
+
+/** The devices' door: handshake, sockets, start and stop. What messages do is in `receive.ts`. */
+export class IngestServer {
+  readonly name = 'ingest';
+  readonly counters = new Counters();
+  readonly #parts: IngestParts;
+  readonly #clock: Clock;
+  readonly #sessions: Sessions;
+  readonly #used = new UsedTokens();
+  readonly #commit: GroupCommit;
+  readonly #commands = new Commands();
+  readonly #receiver: Receiver;
+  readonly #app: TemplatedApp;
+  #listening: us_listen_socket | null = null;
+  #expiry: NodeJS.Timeout | null = null;
+  #stopping: Promise<void> | null = null;
+  #port = 0;
+
+  /** Listens when the promise resolves. @throws SpamerError `port_taken`, and what the writer throws. */
+  static async start(parts: IngestParts): Promise<IngestServer> {
+    const server = new IngestServer(parts, await resumedClock(parts));
+    await server.#open();
+    return server;
+  }
+
+  private constructor(parts: IngestParts, clock: Clock) {
+    const { settings } = parts;
+    const { counters } = this;
+    this.#parts = parts;
+    this.#clock = clock;
+    this.#sessions = new Sessions((device) => this.#loadSession(device));
+    this.#commit = new GroupCommit({
+      writer: parts.writer,
+      topic: settings.topic,
+      clock,
+      counters,
+      coalesceMs: settings.coalesceMs,
+      onDurable: (session, state) => this.#durable(session, state),
+      onFailed: (session, code) => this.#failed(session, code),
+    });
+    this.#receiver = new Receiver({ ...settings, clock: parts.clock ?? systemClock, counters, commit: this.#commit, commands: this.#commands });
+    const { tls } = settings;
+    this.#app = tls === null ? uws.App() : uws.SSLApp({ cert_file_name: tls.certFile, key_file_name: tls.keyFile });
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  get url(): string {
+    const { host, tls } = this.#parts.settings;
+    return `${tls === null ? 'ws' : 'wss'}://${host.includes(':') ? `[${host}]` : host}:${this.#port}${streamPath}`;
+  }
+
+  connected(): readonly ConnectedDevice[] {
+    const devices: ConnectedDevice[] = [];
+    for (const session of this.#sessions.all()) {
+      const { connection, durable, status } = session;
+      if (connection === null) continue;
+      devices.push({
+        device: session.device,
+        connectedSinceUs: connection.connectedAtUs,
+        lastFrameAtUs: session.lastFrameAtUs,
+        epoch: durable.epoch,
+        seq: durable.seq,
+        batteryPercent: status?.batteryPercent ?? null,
+        bufferedFrames: status?.bufferedFrames ?? null,
+      });
+    }
+    return devices;
+  }
+
+  /** Resolves with the device's answer, or code `expired`. @throws SpamerError `unreachable` when it is not connected. */
+  sendCommand(device: DeviceId, name: string, args: Record<string, string>, timeoutMs: number): Promise<CommandAnswer> {
+    return this.#commands.send(this.#sessions.get(device), this.#clock.now(), name, args, timeoutMs);
+  }
+
+  /** To be called when the registry changed a device's state or bindings, or the key of one of its patients. */
+  async refresh(device: DeviceId): Promise<void> {
+    const session = this.#sessions.get(device);
+    if (session === undefined) return;
+    const entry = await this.#parts.devices.deviceEntry(device);
+    session.bindings = entry === null ? [] : await this.#bindings(entry);
+    if (entry?.state !== 'active') session.connection?.close(closeCodes.forbidden, 'forbidden');
+  }
+
+  /** No new frames; what was taken is flushed and acked; then every connection is closed with 1001. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#drain();
+    return this.#stopping;
+  }
+
+  async #open(): Promise<void> {
+    const expired = await this.#used.load(this.#parts.writer, this.#clock.now());
+    if (expired.length > 0) await this.#parts.writer.commit({ records: [], state: expired });
+    this.#route();
+    await this.#listen();
+    this.#expiry = setInterval(() => this.#expire(), expireEveryMs).unref();
+  }
+
+  #expire(): void {
+    const expired = this.#used.expire(this.#clock.now());
+    // Left for the next start when it fails: an expired id opens nothing anyway.
+    if (expired.length > 0) this.#commit.join(expired).catch(() => undefined);
+  }
+
+  #route(): void {
+    const { limits } = this.#parts.settings;
+    this.#app.ws<Connection>(streamPath, {
+      compression: uws.DISABLED,
+      maxPayloadLength: limits.messageBytesMax,
+      maxBackpressure: limits.socketBackpressureBytesMax,
+      // Typed as a number, read as a boolean.
+      closeOnBackpressureLimit: 1,
+      idleTimeout: limits.idleTimeoutS,
+      sendPingsAutomatically: true,
+      upgrade: (res, req, context) => this.#upgrade(res, req, context),
+      open: (socket) => {
+        const connection = socket.getUserData();
+        connection.opened(socket);
+        this.#greet(connection);
+      },
+      message: (socket, message, isBinary) => {
+        this.#receiver.message(socket.getUserData(), Buffer.from(message), isBinary);
+      },
+      close: (socket) => this.#closed(socket.getUserData()),
+    });
+    this.#app.any('/*', (res) => {
+      res.writeStatus('404 Not Found').end(undefined, true);
+    });
+  }
+
+  #listen(): Promise<void> {
+    const { host, port } = this.#parts.settings;
+    return new Promise((resolve, reject) => {
+      const listening = (socket: us_listen_socket | false): void => {
+        if (socket === false) {
+          reject(new SpamerError('port_taken', 'the device port is taken or not ours', { where: `${host}:${port}` }));
+          return;
+        }
+        this.#listening = socket;
+        this.#port = uws.us_socket_local_port(socket);
+        resolve();
+      };
+      // Without the option a second process could share the port unnoticed. The typings lack this form of the call.
+      const listen = this.#app.listen as unknown as (this: TemplatedApp, host: string, port: number, options: number, done: typeof listening) => void;
+      listen.call(this.#app, host, port, exclusivePort, listening);
+    });
+  }
+
+  /** Reads the request now, it is gone after the first await; answers later. */
+  #upgrade(res: HttpResponse, req: HttpRequest, context: us_socket_context_t): void {
+    let aborted = false;
+    res.onAborted(() => (aborted = true));
+    const authorization = req.getHeader('authorization');
+    const key = req.getHeader('sec-websocket-key');
+    const offered = req.getHeader('sec-websocket-protocol').split(',').some((name) => name.trim() === protocolName);
+    const extensions = req.getHeader('sec-websocket-extensions');
+
+    const refuse = (code: ErrorCode): void => {
+      this.counters.handshakesRefused += 1;
+      if (!aborted) res.cork(() => res.writeStatus(statusLines[code] ?? '500 Internal Server Error').end(undefined, true));
+    };
+    const full = this.#full();
+    if (full !== null) return refuse(full);
+    if (!offered) return refuse('bad_request');
+
+    this.counters.handshakes += 1;
+    this.#admit(authorization)
+      .then(
+        (session) => {
+          const late = aborted ? 'unreachable' : this.#full();
+          if (late !== null) {
+            this.#sessions.release(session);
+            return refuse(late);
+          }
+          const connection = new Connection(session, this.#clock.now(), this.counters);
+          res.cork(() => res.upgrade(connection, key, protocolName, extensions, context));
+        },
+        (error: unknown) => {
+          if (!(error instanceof SpamerError)) this.#parts.journal.error('a handshake failed', { fault: faultOf(error) });
+          refuse(toSpamerError(error, 'overloaded', 'handshake').code);
+        },
+      )
+      .catch((error: unknown) => this.#parts.journal.error('a handshake could not be answered', { fault: faultOf(error) }))
+      .finally(() => (this.counters.handshakes -= 1));
+  }
+
+  #full(): ErrorCode | null {
+    const { limits } = this.#parts.settings;
+    if (this.#stopping !== null) return 'stopping';
+    if (this.counters.connections >= limits.connectionsMax || this.counters.handshakes > limits.handshakesMax) return 'overloaded';
+    return null;
+  }
+
+  /** The device's session, held, once its token is proved, unused, and durably used up. */
+  async #admit(authorization: string): Promise<Session> {
+    const token = await this.#parts.tokens.verify(bearerToken(authorization));
+    const entry = await this.#parts.devices.deviceEntry(token.device);
+    if (entry?.state !== 'active') throw new SpamerError('unauthenticated', 'device not active');
+    await this.#commit.join([this.#used.claim(token)]);
+    const session = await this.#sessions.hold(token.device);
+    try {
+      session.bindings = await this.#bindings(entry);
+    } catch (error) {
+      this.#sessions.release(session);
+      throw error;
+    }
+    return session;
+  }
+
+  async #loadSession(device: DeviceId): Promise<Session> {
+    const { framesPerS, bytesPerS, partitions } = this.#parts.settings;
+    const stored = await this.#parts.writer.stateGet('devices', device);
+    const state = stored === null ? null : (JSON.parse(Buffer.from(stored).toString()) as DeviceState);
+    return new Session(device, state, partitions, new Rate(framesPerS, bytesPerS, this.#clock.elapsedMs()));
+  }
+
+  /** Those whose patient still has a key. */
+  async #bindings(entry: DeviceEntry): Promise<readonly Binding[]> {
+    const bindings: Binding[] = [];
+    for (const { patient, from, until } of entry.bindings) {
+      const seal = await this.#parts.sealFor(patient);
+      if (seal !== null) bindings.push({ patient, patientBytes: uuidBytes(patient), from, until, seal });
+    }
+    return bindings;
+  }
+
+  #greet(connection: Connection): void {
+    const { session } = connection;
+    const { settings } = this.#parts;
+    const before = session.connection;
+    session.connection = connection;
+    // The device resumes from what is durable; what is on its way meanwhile is recognised as passed [ONCE].
+    session.stalled = false;
+    this.counters.connections += 1;
+    this.counters.connectionsTotal += 1;
+    before?.close(closeCodes.replaced, 'replaced');
+    connection.send(
+      encode('Hello', {
+        serverTime: this.#clock.now(),
+        epoch: session.durable.epoch,
+        durableSeq: session.durable.seq,
+        windowFrames: settings.limits.windowFrames,
+        windowBytes: settings.limits.windowBytes,
+        frameBytesMax: settings.limits.frameBytesMax,
+        messageBytesMax: settings.limits.messageBytesMax,
+        batchMs: settings.batchMs,
+      }),
+    );
+  }
+
+  #closed(connection: Connection): void {
+    const { session } = connection;
+    connection.closed();
+    this.counters.connections -= 1;
+    if (session.connection === connection) session.connection = null;
+    this.#sessions.release(session);
+  }
+
+  #durable(session: Session, state: DeviceState): void {
+    const { skipped, frames, bytes, samples } = session.endFlush(state);
+    this.counters.pendingFrames -= frames;
+    this.counters.pendingBytes -= bytes;
+    this.counters.frames += frames - skipped.length;
+    this.counters.samples += samples;
+    this.counters.bytes += bytes;
+    for (const skip of skipped) session.connection?.nack(skip, skip.code, 0);
+    session.connection?.ack(session.durable);
+    this.#sessions.forgetIdle(session);
+  }
+
+  #failed(session: Session, code: ErrorCode): void {
+    const { retryAfterMs } = this.#parts.settings;
+    const { first, frames, bytes } = session.rollBack();
+    this.counters.pendingFrames -= frames;
+    this.counters.pendingBytes -= bytes;
+    if (code !== 'overloaded') this.#receiver.refuse(code);
+    session.connection?.nack(first, code, retryAfterMs);
+    this.#sessions.forgetIdle(session);
+  }
+
+  async #drain(): Promise<void> {
+    this.#receiver.stop();
+    if (this.#expiry !== null) clearInterval(this.#expiry);
+    if (this.#listening !== null) uws.us_listen_socket_close(this.#listening);
+    await this.#commit.drain();
+    this.#commands.stop();
+    for (const session of [...this.#sessions.all()]) session.connection?.close(closeCodes.stopping, 'stopping');
+    // Time for the close frames to leave before the sockets are torn down.
+    await new Promise((resolve) => setTimeout(resolve, farewellMs));
+    this.#app.close();
+  }
+}
+
+/** All refusals of a token look the same. */
+const statusLines: Partial<Record<ErrorCode, string>> = {
+  unauthenticated: '401 Unauthorized',
+  bad_request: '400 Bad Request',
+  overloaded: '503 Service Unavailable',
+  stopping: '503 Service Unavailable',
+  disk_full: '503 Service Unavailable',
+  log_failed: '503 Service Unavailable',
+  unreachable: '503 Service Unavailable',
+  store_failed: '503 Service Unavailable',
+};
+
+/** Goes on from the last block's time even when the machine's clock went back while we were down. */
+async function resumedClock(parts: IngestParts): Promise<Clock> {
+  const stored = await parts.writer.stateGet('clock', 'receivedAt');
+  const floor = stored === null ? 0 : Number(Buffer.from(stored).toString());
+  const clock = parts.clock ?? systemClock;
+  return monotone({ now: () => micros(Math.max(clock.now(), floor)), elapsedMs: () => clock.elapsedMs() });
+}

@@ -1,0 +1,160 @@
+import type { Pseudonym, StudyId } from '../core/ids.js';
+import { uuidBytes } from '../core/ids.js';
+import type { DecodedFrame, DecodedWaveform } from '../schemas/frames.js';
+import type { AnonymizedNumeric, AnonymizedRun } from '../schemas/types.js';
+import { addCount, type Counts } from './ledger.js';
+import type { StudyPolicy } from './policy.js';
+import { waveformEnd } from './validate.js';
+
+/** One patient's part in one study, ready to apply. It has no field for who the patient is [ANON]. */
+export interface Disguise {
+  readonly study: StudyId;
+  readonly policy: StudyPolicy;
+  readonly policyHash: Buffer;
+  readonly pseudonym: Pseudonym;
+  readonly shiftUs: number;
+  readonly group: Readonly<Record<string, string>>;
+  /** Time of the patient's first reading in the study, microseconds. */
+  readonly anchorUs: number;
+}
+
+export interface Anonymized {
+  readonly runs: readonly AnonymizedRun[];
+  readonly numerics: readonly AnonymizedNumeric[];
+  /** Samples given out, by code. */
+  readonly counts: Counts;
+}
+
+/** Joining further apart than this would move samples in time. */
+const joinUs = 1;
+
+export function takesWaveform(policy: StudyPolicy, code: number): boolean {
+  return policy.waveforms && (policy.signals === null || policy.signals.has(code));
+}
+
+export function takesNumeric(policy: StudyPolicy, code: number): boolean {
+  return policy.signals === null || policy.signals.has(code);
+}
+
+/** Samples that a study takes of these frames, by code. */
+export function takenCounts(frames: readonly DecodedFrame[], policy: StudyPolicy): Counts {
+  const counts: Counts = new Map();
+  for (const frame of frames) {
+    for (const wave of frame.waveforms) if (takesWaveform(policy, wave.code)) addCount(counts, wave.code, wave.samples.length);
+    for (const numeric of frame.numerics) if (takesNumeric(policy, numeric.code)) addCount(counts, numeric.code, 1);
+  }
+  return counts;
+}
+
+/** Earliest reading that a study takes of the frames, microseconds; null when it takes none. */
+export function firstReading(frames: readonly DecodedFrame[], policy: StudyPolicy): number | null {
+  let first = Infinity;
+  for (const frame of frames) {
+    for (const wave of frame.waveforms) if (takesWaveform(policy, wave.code)) first = Math.min(first, wave.t0);
+    for (const numeric of frame.numerics) if (takesNumeric(policy, numeric.code)) first = Math.min(first, numeric.time);
+  }
+  return first === Infinity ? null : first;
+}
+
+/**
+ * The frames of one block as one study may see them. Events, device, positions and exact dates are not carried over. Runs are
+ * joined only where one waveform starts exactly where the one before it ended: a gap, or a clock correction, starts a new run.
+ */
+export function anonymize(frames: readonly DecodedFrame[], disguise: Disguise): Anonymized {
+  const runs: AnonymizedRun[] = [];
+  for (const piece of pieces(frames, disguise.policy)) runs.push(runOf(piece, disguise));
+  return { runs, numerics: numericsOf(frames, disguise), counts: takenCounts(frames, disguise.policy) };
+}
+
+interface Piece {
+  readonly first: DecodedWaveform;
+  readonly parts: DecodedWaveform[];
+  length: number;
+}
+
+function pieces(frames: readonly DecodedFrame[], policy: StudyPolicy): Piece[] {
+  const done: Piece[] = [];
+  const open = new Map<number, Piece>();
+  for (const frame of frames) {
+    for (const wave of frame.waveforms) {
+      if (wave.samples.length === 0 || !takesWaveform(policy, wave.code)) continue;
+      const before = open.get(wave.code);
+      if (before !== undefined && continues(before, wave) && sameYear(before.first.t0, wave.t0, policy)) {
+        before.parts.push(wave);
+        before.length += wave.samples.length;
+        continue;
+      }
+      const piece = { first: wave, parts: [wave], length: wave.samples.length };
+      open.set(wave.code, piece);
+      done.push(piece);
+    }
+  }
+  return done;
+}
+
+function continues({ first, length }: Piece, next: DecodedWaveform): boolean {
+  if (next.periodNs !== first.periodNs || next.scale !== first.scale || next.offset !== first.offset || next.unit !== first.unit) return false;
+  return Math.abs(next.t0 - waveformEnd({ t0: first.t0, periodNs: first.periodNs, samples: { length } })) <= joinUs;
+}
+
+function sameYear(a: number, b: number, policy: StudyPolicy): boolean {
+  return !policy.year || yearOf(a) === yearOf(b);
+}
+
+function runOf({ first, parts, length }: Piece, disguise: Disguise): AnonymizedRun {
+  return {
+    ...common(disguise, first.t0),
+    code: first.code,
+    unit: first.unit,
+    t0: disguised(first.t0, disguise),
+    periodNs: first.periodNs,
+    scale: first.scale,
+    offset: first.offset,
+    deltas: joinedDeltas(parts, length),
+  };
+}
+
+function joinedDeltas(parts: readonly DecodedWaveform[], length: number): number[] {
+  const deltas = new Array<number>(length);
+  let at = 0;
+  let before = 0;
+  for (const { samples } of parts) {
+    for (let index = 0; index < samples.length; index++) {
+      const sample = samples[index] as number;
+      deltas[at++] = sample - before;
+      before = sample;
+    }
+  }
+  return deltas;
+}
+
+function numericsOf(frames: readonly DecodedFrame[], disguise: Disguise): AnonymizedNumeric[] {
+  const byKey = new Map<string, { first: number; last: number; code: number; unit: number; times: number[]; values: number[] }>();
+  for (const frame of frames) {
+    for (const { code, unit, time, value } of frame.numerics) {
+      if (!takesNumeric(disguise.policy, code)) continue;
+      const key = disguise.policy.year ? `${code}/${yearOf(time)}` : `${code}`;
+      const series = byKey.get(key);
+      if (series === undefined) {
+        byKey.set(key, { first: time, last: time, code, unit, times: [disguised(time, disguise)], values: [value] });
+        continue;
+      }
+      series.times.push(time - series.last);
+      series.values.push(value);
+      series.last = time;
+    }
+  }
+  return [...byKey.values()].map(({ first, code, unit, times, values }) => ({ ...common(disguise, first), code, unit, times, values }));
+}
+
+function common({ study, policy, policyHash, pseudonym, group }: Disguise, time: number) {
+  return { study, policy: policyHash, pseudonym: uuidBytes(pseudonym), group, timeBasis: policy.timeBasis, year: policy.year ? yearOf(time) : null };
+}
+
+function disguised(time: number, { policy, anchorUs, shiftUs }: Disguise): number {
+  return policy.timeBasis === 'RELATIVE' ? time - anchorUs : time + shiftUs;
+}
+
+function yearOf(time: number): number {
+  return new Date(time / 1000).getUTCFullYear();
+}

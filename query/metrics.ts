@@ -1,0 +1,65 @@
+import { Counter, Gauge, Registry } from 'prom-client';
+import type { MetricsSnapshot, MetricsSource } from './ports.js';
+
+/**
+ * Prometheus text. Values are the pipeline's own counters, copied at the scrape: nothing is counted twice.
+ * Labels are stages, topics, codes and reasons; never a device, a patient or a study [SEALED].
+ */
+export class Metrics {
+  readonly #registry = new Registry();
+  readonly #source: MetricsSource;
+  readonly #frames = this.#counter('spamer_frames_total', 'Frames accepted.');
+  readonly #samples = this.#counter('spamer_samples_total', 'Samples and readings accepted.');
+  readonly #bytes = this.#counter('spamer_received_bytes_total', 'Bytes of accepted frames.');
+  readonly #acks = this.#counter('spamer_acks_total', 'Acks sent; each after its flush.');
+  readonly #nacks = this.#counter('spamer_nacks_total', 'Frames not taken, by code.', ['code']);
+  readonly #rejects = this.#counter('spamer_rejected_samples_total', 'Samples that failed validation, by reason.', ['reason']);
+  readonly #connections = this.#gauge('spamer_connections', 'Devices connected.');
+  readonly #lag = this.#gauge('spamer_lag_records', 'Records that a stage or sink has still to read.', ['stage', 'topic', 'partition']);
+  readonly #freshness = this.#gauge('spamer_freshness_seconds', 'From receipt to queryable, of what was stored last.');
+
+  constructor(source: MetricsSource) {
+    this.#source = source;
+  }
+
+  readonly contentType = this.#registry.contentType;
+
+  async text(): Promise<string> {
+    const snapshot = await this.#source.read();
+    this.#copy(snapshot);
+    return `${await this.#registry.metrics()}\n${flushText(snapshot.flush)}`;
+  }
+
+  #copy(snapshot: MetricsSnapshot): void {
+    for (const [counter, value] of [[this.#frames, snapshot.frames], [this.#samples, snapshot.samples], [this.#bytes, snapshot.bytes], [this.#acks, snapshot.acks]] as const) {
+      counter.reset();
+      counter.inc(value);
+    }
+    this.#copyLabelled(this.#nacks, 'code', snapshot.nacksByCode);
+    this.#copyLabelled(this.#rejects, 'reason', snapshot.rejectsByReason);
+    this.#connections.set(snapshot.connections);
+    this.#freshness.set(snapshot.freshnessMs === null ? NaN : snapshot.freshnessMs / 1000);
+    this.#lag.reset();
+    for (const { stage, topic, partition, records } of snapshot.lag) this.#lag.set({ stage, topic, partition }, records);
+  }
+
+  #copyLabelled(counter: Counter, label: string, values: Readonly<Record<string, number>>): void {
+    counter.reset();
+    for (const [name, value] of Object.entries(values)) counter.inc({ [label]: name }, value);
+  }
+
+  #counter(name: string, help: string, labelNames: string[] = []): Counter {
+    return new Counter({ name, help, labelNames, registers: [this.#registry] });
+  }
+
+  #gauge(name: string, help: string, labelNames: string[] = []): Gauge {
+    return new Gauge({ name, help, labelNames, registers: [this.#registry] });
+  }
+}
+
+/** prom-client's histograms take observations, not counts; ours are counted where the flush is. */
+function flushText(flush: MetricsSnapshot['flush']): string {
+  const name = 'spamer_flush_seconds';
+  const buckets = flush.buckets.map(({ le, count }) => `${name}_bucket{le="${le}"} ${count}`);
+  return [`# HELP ${name} Time of one flush of the log.`, `# TYPE ${name} histogram`, ...buckets, `${name}_bucket{le="+Inf"} ${flush.count}`, `${name}_sum ${flush.sumS}`, `${name}_count ${flush.count}`, ''].join('\n');
+}

@@ -1,0 +1,266 @@
+/**
+ * What the HTTP API needs of the rest of the program, declared by its consumer; only `app/` knows who provides it.
+ * Plain values in and out, since most providers live in another thread. Times are integer microseconds.
+ */
+import type { Journal } from '../core/journal.js';
+import type { DeviceId, PatientId, StudyId } from '../core/ids.js';
+import type { Log } from '../log/log.js';
+
+export type Role = 'researcher' | 'clinician' | 'engineer' | 'admin' | 'demo';
+
+/** Who asks. `studies` and `patients` narrow what the role may see; absent means no narrowing, except for `demo`, which then sees nobody. */
+export interface Principal {
+  readonly role: Role;
+  readonly subject: string;
+  readonly studies?: readonly string[];
+  readonly patients?: readonly string[];
+}
+
+export interface Page<Row> {
+  readonly rows: readonly Row[];
+  readonly next: string | null;
+}
+
+export interface SeriesFilter {
+  readonly study: string;
+  readonly codes?: readonly number[];
+  readonly pseudonyms?: readonly string[];
+  readonly group?: Readonly<Record<string, string>>;
+  readonly fromUs?: number;
+  readonly toUs?: number;
+}
+
+export interface PageQuery extends SeriesFilter {
+  readonly cursor?: string;
+  readonly limit?: number;
+}
+
+export interface SeriesRow {
+  readonly study: string;
+  readonly policy: string;
+  readonly pseudonym: string;
+  readonly group: Readonly<Record<string, string>>;
+  readonly basis: 'RELATIVE' | 'SHIFTED';
+  readonly year: number | null;
+  readonly code: number;
+  readonly unit: number;
+}
+
+export interface NumericRow extends SeriesRow {
+  readonly tUs: number;
+  readonly value: number;
+}
+
+export interface RunRow extends SeriesRow {
+  readonly t0Us: number;
+  readonly periodNs: number;
+  readonly scale: number;
+  readonly offset: number;
+  readonly samples: readonly number[];
+}
+
+export interface AggregateCell {
+  readonly code: number;
+  readonly unit: number;
+  readonly group: Readonly<Record<string, string | null>>;
+  readonly suppressed: boolean;
+  readonly patients: number | null;
+  readonly count: number | null;
+  readonly mean: number | null;
+  readonly min: number | null;
+  readonly max: number | null;
+  readonly stddev: number | null;
+}
+
+export interface SignalSummary {
+  readonly study: string;
+  readonly code: number;
+  readonly unit: number;
+  readonly basis: 'RELATIVE' | 'SHIFTED';
+  readonly patients: number;
+  readonly readings: number;
+  readonly waveSamples: number;
+}
+
+export interface StoredChunk {
+  readonly device: string;
+  readonly timeFirstUs: number;
+  readonly timeLastUs: number;
+  /** The PmrChunk message with its wire header, sealed. */
+  readonly message: Uint8Array;
+}
+
+export interface ChunkQuery {
+  readonly patient: string;
+  readonly fromUs?: number;
+  readonly toUs?: number;
+  readonly cursor?: string;
+  readonly limit?: number;
+}
+
+/** The two stores; `sinks/` has these very shapes. */
+export interface Stores {
+  datasets(): Promise<readonly SignalSummary[]>;
+  numerics(query: PageQuery): Promise<Page<NumericRow>>;
+  runs(query: PageQuery): Promise<Page<RunRow>>;
+  aggregates(query: SeriesFilter & { readonly of: 'numerics' | 'runs'; readonly by: readonly string[]; readonly minCell: number }): Promise<readonly AggregateCell[]>;
+  chunks(query: ChunkQuery): Promise<Page<StoredChunk>>;
+}
+
+export type Origin = 'synthetic' | 'recorded' | null;
+
+export interface PatientRow {
+  readonly patient: string;
+  /** What a person may be shown: for a demo patient its bed, otherwise as the registry decides for this principal. */
+  readonly label: string;
+  /** Where a demo patient's signals come from; null for a real patient. */
+  readonly origin: Origin;
+  readonly devices: readonly string[];
+}
+
+export interface StudyRow {
+  readonly study: string;
+  readonly title: string;
+  readonly policyHash: string;
+  /** Minimum group size of the policy. */
+  readonly k: number;
+}
+
+export interface NewToken {
+  readonly role: Exclude<Role, 'demo'>;
+  readonly subject: string;
+  readonly expiresInS: number;
+  readonly studies?: readonly string[];
+  readonly patients?: readonly string[];
+}
+
+export interface Admin {
+  listPatients(): Promise<readonly PatientRow[]>;
+  addPatient(attributes: Readonly<Record<string, string>>): Promise<{ readonly patient: string }>;
+  /** @throws SpamerError `bad_request` when the key is no public ES256 or EdDSA JWK, `conflict`. */
+  enrollDevice(publicKey: Readonly<Record<string, unknown>>): Promise<{ readonly device: string }>;
+  setDeviceState(device: DeviceId, state: 'active' | 'suspended' | 'revoked'): Promise<void>;
+  bind(binding: { readonly device: DeviceId; readonly patient: PatientId; readonly fromUs: number | null; readonly untilUs: number | null }): Promise<void>;
+  listStudies(): Promise<readonly StudyRow[]>;
+  /** `policy` is the text of the study's policy file. */
+  addStudy(policy: string): Promise<StudyRow>;
+  addMember(study: StudyId, patient: PatientId): Promise<void>;
+  createToken(token: NewToken): Promise<{ readonly id: string; readonly token: string; readonly expiresAtUs: number }>;
+  revokeToken(id: string): Promise<void>;
+}
+
+/** Samples of one (device, code): accepted = stored + rejected + held + inFlight [LEDGER]. */
+export interface LedgerChannel {
+  readonly device: string;
+  readonly code: number;
+  readonly accepted: number;
+  readonly stored: number;
+  readonly rejected: number;
+  readonly held: number;
+  readonly inFlight: number;
+  readonly rejectedByReason: Readonly<Record<string, number>>;
+  readonly balanced: boolean;
+}
+
+export interface Ledger {
+  /** From running totals; cheap enough for once a second. */
+  snapshot(): Promise<readonly LedgerChannel[]>;
+  /** The same with what the stores really hold, by full scan. */
+  reconcile(): Promise<readonly LedgerChannel[]>;
+}
+
+export interface DeviceRow {
+  readonly device: string;
+  readonly state: 'active' | 'suspended' | 'revoked';
+  /** Whom it is bound to now; shown only to those who may see that patient. */
+  readonly patient: string | null;
+  readonly connected: boolean;
+  readonly lastFrameUs: number | null;
+  readonly frames: number;
+  readonly batteryPercent: number | null;
+  readonly bufferedFrames: number | null;
+  readonly droppedFrames: number | null;
+}
+
+export interface CommandOutcome {
+  readonly id: string;
+  /** `waiting`: handed to the registry, the device is not connected or has not answered yet. */
+  readonly state: 'done' | 'refused' | 'waiting' | 'expired';
+  readonly code: string | null;
+}
+
+export interface Devices {
+  list(): Promise<readonly DeviceRow[]>;
+  /** @throws SpamerError `not_found`. */
+  sendCommand(device: DeviceId, command: { readonly name: string; readonly args: Readonly<Record<string, string>>; readonly expiresAtUs: number }): Promise<CommandOutcome>;
+}
+
+/** Opens a sealed field under its authenticated context. @throws SpamerError `decryption_failed`, `key_missing`. */
+export interface Opener {
+  open(sealed: Uint8Array, context: Uint8Array): Promise<Uint8Array>;
+}
+
+/** Counters since the start of the process, or of the data folder; they only grow. No identity in any of them. */
+export interface MetricsSnapshot {
+  readonly frames: number;
+  readonly samples: number;
+  readonly bytes: number;
+  readonly acks: number;
+  readonly connections: number;
+  readonly nacksByCode: Readonly<Record<string, number>>;
+  readonly rejectsByReason: Readonly<Record<string, number>>;
+  /** Records that a stage or sink has still to read, per input topic. */
+  readonly lag: ReadonlyArray<{ readonly stage: string; readonly topic: string; readonly partition: number; readonly records: number }>;
+  /** From receipt to queryable, of what was stored last; null when nothing was. */
+  readonly freshnessMs: number | null;
+  /** Finished flushes by upper bound in seconds, cumulative as Prometheus has it. */
+  readonly flush: { readonly buckets: ReadonlyArray<{ readonly le: number; readonly count: number }>; readonly sumS: number; readonly count: number };
+}
+
+export interface MetricsSource {
+  read(): Promise<MetricsSnapshot>;
+}
+
+export interface Readiness {
+  readonly ready: boolean;
+  readonly parts: Readonly<Record<string, boolean>>;
+}
+
+export interface SignalRow {
+  readonly code: number;
+  readonly name: string;
+  readonly label: string;
+  readonly loinc: string | null;
+  readonly ucum: string;
+  readonly kind: 'wave' | 'numeric';
+}
+
+export type LogReader = Pick<Log, 'topics' | 'read' | 'wait' | 'status'>;
+
+export interface QueryPorts {
+  /** null for every token that is not good, whatever the reason. */
+  verifyToken(token: string): Promise<Principal | null> | Principal | null;
+  readonly stores: Stores;
+  readonly admin: Admin;
+  readonly ledger: Ledger;
+  readonly devices: Devices;
+  readonly log: LogReader;
+  readonly opener: Opener;
+  readonly metrics: MetricsSource;
+  readonly journal: Journal;
+  readonly signals: readonly SignalRow[];
+  readiness(): Promise<Readiness>;
+  /** Microseconds since the epoch. */
+  now(): number;
+  /** Only in demo mode: a fresh token of role `demo` for the demo patients. */
+  readonly demoSession?: () => Promise<{ readonly token: string; readonly expiresAtUs: number }>;
+}
+
+export interface QueryOptions {
+  readonly version: string;
+  /** Folder of the built page; null serves none. */
+  readonly consoleDir: string | null;
+  /** Cells of aggregates with fewer distinct patients are suppressed. CMS publishes none of 1 to 10 (FACTS §4). */
+  readonly minCell?: number;
+  readonly liveWatchersMax?: number;
+}

@@ -1,0 +1,99 @@
+import { Type } from 'typebox';
+import { SpamerError } from '../core/errors.js';
+import { callerOf, maySeePatient } from './access.js';
+import { Code, Count, type Api } from './api.js';
+import { LedgerCache, totalsOf } from './ledger.js';
+import { Metrics } from './metrics.js';
+import type { LedgerChannel, Principal, QueryOptions, QueryPorts } from './ports.js';
+import { rfc3339 } from './times.js';
+
+const Totals = { accepted: Count, stored: Count, rejected: Count, held: Count, inFlight: Type.Integer(), rejectedByReason: Type.Record(Type.String(), Count), balanced: Type.Boolean() };
+const Lag = Type.Object({ stage: Type.String(), topic: Type.String(), records: Count });
+const Ledger = Type.Object({ time: Type.String(), unit: Type.Literal('samples'), ...Totals }, { description: 'accepted = stored + rejected + held + inFlight, in samples.' });
+const Channels = Type.Object({ channels: Type.Array(Type.Object({ device: Type.String(), code: Code, ...Totals })), balanced: Type.Boolean() });
+const Status = Type.Object({
+  time: Type.String(),
+  version: Type.String(),
+  demo: Type.Boolean(),
+  frames: Count,
+  samples: Count,
+  bytes: Count,
+  acks: Count,
+  connections: Count,
+  freshnessMs: Type.Union([Type.Number(), Type.Null()]),
+  lag: Type.Array(Lag),
+  nacksByCode: Type.Record(Type.String(), Count),
+});
+const Signal = Type.Object({ code: Code, name: Type.String(), label: Type.String(), loinc: Type.Union([Type.String(), Type.Null()]), ucum: Type.String(), kind: Type.String() });
+
+/** Health, counts, ledger: nothing that could be tied to a person. */
+export function systemRoutes(api: Api, ports: QueryPorts, options: QueryOptions): void {
+  healthRoutes(api, ports);
+  statusRoute(api, ports, options);
+  ledgerRoutes(api, ports);
+  demoRoute(api, ports);
+}
+
+function healthRoutes(api: Api, ports: QueryPorts): void {
+  const metrics = new Metrics(ports.metrics);
+  const Parts = Type.Object({ ready: Type.Boolean(), parts: Type.Record(Type.String(), Type.Boolean()) });
+  api.get('/healthz', { schema: { tags: ['system'], summary: 'Is the process alive', response: { 200: Type.Object({ alive: Type.Literal(true) }) } } }, async () => ({ alive: true as const }));
+  api.get('/readyz', { schema: { tags: ['system'], summary: 'Are frames accepted and queries answered', response: { 200: Parts, 503: Parts } } }, async (_request, reply) => {
+    const readiness = await ports.readiness();
+    return reply.code(readiness.ready ? 200 : 503).send({ ready: readiness.ready, parts: { ...readiness.parts } });
+  });
+  api.get('/metrics', { schema: { tags: ['system'], summary: 'Prometheus metrics', produces: ['text/plain'] } }, async (_request, reply) => reply.type(metrics.contentType).send(await metrics.text()));
+  api.get('/v1/signals', { schema: { tags: ['system'], summary: 'Signals by IEEE 11073-10101 code', response: { 200: Type.Object({ signals: Type.Array(Signal) }) } } }, async () => ({ signals: ports.signals.map((signal) => ({ ...signal })) }));
+}
+
+function statusRoute(api: Api, ports: QueryPorts, options: QueryOptions): void {
+  api.get('/v1/status', { schema: { tags: ['system'], summary: 'Counters, lag per stage, freshness', response: { 200: Status } } }, async () => {
+    const { flush: _flush, rejectsByReason: _rejects, lag, nacksByCode, ...counters } = await ports.metrics.read();
+    return { time: rfc3339(ports.now()), version: options.version, demo: ports.demoSession !== undefined, ...counters, nacksByCode: { ...nacksByCode }, lag: lagByStage(lag) };
+  });
+}
+
+function lagByStage(lag: ReadonlyArray<{ readonly stage: string; readonly topic: string; readonly records: number }>): Array<{ stage: string; topic: string; records: number }> {
+  const stages = new Map<string, { stage: string; topic: string; records: number }>();
+  for (const { stage, topic, records } of lag) {
+    const sum = stages.get(`${stage} ${topic}`) ?? { stage, topic, records: 0 };
+    sum.records += records;
+    stages.set(`${stage} ${topic}`, sum);
+  }
+  return [...stages.values()];
+}
+
+function ledgerRoutes(api: Api, ports: QueryPorts): void {
+  const cache = new LedgerCache(ports.ledger, 500);
+  api.get('/v1/ledger', { schema: { tags: ['ledger'], summary: 'What became of every accepted sample', response: { 200: Ledger } } }, async () => {
+    const totals = totalsOf(await cache.snapshot());
+    return { time: rfc3339(ports.now()), unit: 'samples' as const, ...totals };
+  });
+  const query = Type.Object({ full: Type.Optional(Type.Boolean({ description: 'Count what the stores really hold, by full scan.' })) });
+  const schema = { tags: ['ledger'], summary: 'The ledger per device and channel', querystring: query, response: { 200: Channels } };
+  api.get('/v1/ledger/channels', { schema }, async (request) => {
+    // A full scan costs seconds of both stores, so not for the demo's anonymous guests.
+    const full = request.query.full === true && callerOf(request).role !== 'demo';
+    const channels = await visible(full ? await ports.ledger.reconcile() : await cache.snapshot(), callerOf(request), ports);
+    return { channels: channels.map((channel) => ({ ...channel })), balanced: totalsOf(channels).balanced };
+  });
+}
+
+/** Engineers and administrators keep the whole ledger; a demo guest sees the demo patients' devices. */
+async function visible(channels: readonly LedgerChannel[], principal: Principal, ports: QueryPorts): Promise<readonly LedgerChannel[]> {
+  if (principal.role !== 'demo') return channels;
+  const bound = new Map((await ports.devices.list()).map((row) => [row.device, row.patient]));
+  return channels.filter((channel) => {
+    const patient = bound.get(channel.device);
+    return patient !== undefined && patient !== null && maySeePatient(principal, patient);
+  });
+}
+
+function demoRoute(api: Api, ports: QueryPorts): void {
+  const schema = { tags: ['system'], summary: 'Demo mode only: a token that sees the demo patients', response: { 201: Type.Object({ token: Type.String(), expiresAt: Type.String() }) } };
+  api.post('/v1/demo/session', { schema }, async (_request, reply) => {
+    if (ports.demoSession === undefined) throw new SpamerError('not_found', 'there is nothing at this path');
+    const session = await ports.demoSession();
+    return reply.code(201).header('cache-control', 'no-store').send({ token: session.token, expiresAt: rfc3339(session.expiresAtUs) });
+  });
+}

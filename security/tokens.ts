@@ -1,0 +1,124 @@
+import { createHash, createPublicKey, randomBytes, timingSafeEqual, verify, type KeyObject } from 'node:crypto';
+import { SpamerError } from '../core/errors.js';
+import { deviceId, micros, type DeviceId, type Micros } from '../core/ids.js';
+import { limits } from '../core/limits.js';
+import { strictBytes, strictObject } from './compact.js';
+
+/**
+ * Device tokens: a JWT that a device signs with its own key pair for one connection (DESIGN §5).
+ *   header  {"alg": "ES256" | "EdDSA", "kid": device, "typ"?: "JWT"}
+ *   claims  {"iss": device, "sub": device, "aud": "spamer-ingest", "iat", "exp", "jti"}     exp - iat <= 300 s
+ * Nothing else may stand in either. Every refusal is the same `unauthenticated`.
+ */
+export const deviceAudience = 'spamer-ingest';
+const tokenCharsMax = 2048;
+const jtiCharsMin = 8;
+const jtiCharsMax = 128;
+const signatureBytes = 64;
+
+/** The registered public key; the caller reads it from the registry by `tokenDevice`. */
+export type PublicDeviceKey =
+  | { readonly kty: 'EC'; readonly crv: 'P-256'; readonly x: string; readonly y: string }
+  | { readonly kty: 'OKP'; readonly crv: 'Ed25519'; readonly x: string };
+
+export interface VerifiedToken {
+  readonly device: DeviceId;
+  /** SHA-256 of the jti, for remembering that it was used. */
+  readonly jtiHash: Buffer;
+  /** Until when it has to be remembered: expiry and the skew allowed beyond it. */
+  readonly expiresAt: Micros;
+}
+
+const refused = (): SpamerError => new SpamerError('unauthenticated', 'the token is not valid');
+
+/** The device that a token claims to be of; unverified, only good for finding the key to verify with. */
+export function tokenDevice(token: string): DeviceId {
+  if (token.length > tokenCharsMax) throw refused();
+  const kid = strictObject(token.split('.', 1)[0] ?? '')?.['kid'];
+  const device = typeof kid === 'string' ? deviceId(kid) : null;
+  if (device === null) throw refused();
+  return device;
+}
+
+/**
+ * @param now wall clock
+ * @throws SpamerError `unauthenticated`, the same whatever is wrong
+ */
+export function verifyDeviceToken(token: string, publicKey: PublicDeviceKey, now: Micros, skewMaxS: number = limits.clockSkewMaxS): VerifiedToken {
+  const device = tokenDevice(token);
+  const [head = '', body = '', mac = '', ...more] = token.split('.');
+  const header = strictObject(head);
+  const signature = strictBytes(mac);
+  if (more.length > 0 || header === null || signature?.length !== signatureBytes) throw refused();
+  // The algorithm follows from the registered key, never from the token: `none` and HMAC have no way in.
+  const alg = publicKey.kty === 'EC' ? 'ES256' : 'EdDSA';
+  const named = header['alg'] === alg && (header['typ'] === undefined || header['typ'] === 'JWT');
+  if (!named || !onlyNames(header, headerNames)) throw refused();
+  if (!signatureValid(publicKey, Buffer.from(`${head}.${body}`), signature)) throw refused();
+  return readClaims(strictObject(body), device, now, skewMaxS);
+}
+
+const headerNames = new Set(['alg', 'kid', 'typ']);
+const claimNames = new Set(['iss', 'sub', 'aud', 'iat', 'exp', 'jti']);
+const onlyNames = (object: Record<string, unknown>, names: ReadonlySet<string>): boolean => Object.keys(object).every((name) => names.has(name));
+
+function readClaims(claims: Record<string, unknown> | null, device: DeviceId, now: Micros, skewMaxS: number): VerifiedToken {
+  if (claims === null || !onlyNames(claims, claimNames)) throw refused();
+  const { iss, sub, aud, iat, exp, jti } = claims;
+  if (iss !== device || sub !== device || aud !== deviceAudience) throw refused();
+  if (typeof jti !== 'string' || jti.length < jtiCharsMin || jti.length > jtiCharsMax) throw refused();
+  if (typeof iat !== 'number' || typeof exp !== 'number' || !Number.isSafeInteger(iat) || !Number.isSafeInteger(exp)) throw refused();
+  const nowS = now / 1_000_000;
+  if (exp <= iat || exp - iat > limits.deviceTokenAgeMaxS || iat > nowS + skewMaxS || exp <= nowS - skewMaxS) throw refused();
+  return { device, jtiHash: createHash('sha256').update(jti).digest(), expiresAt: micros((exp + skewMaxS) * 1_000_000) };
+}
+
+export function signatureValid(publicKey: PublicDeviceKey, data: Buffer, signature: Buffer): boolean {
+  try {
+    const key = createPublicKey({ key: { ...publicKey }, format: 'jwk' });
+    return verifyWith(key, publicKey.kty, data, signature);
+  } catch {
+    return false;
+  }
+}
+
+function verifyWith(key: KeyObject, kty: PublicDeviceKey['kty'], data: Buffer, signature: Buffer): boolean {
+  return kty === 'EC' ? verify('sha256', data, { key, dsaEncoding: 'ieee-p1363' }, signature) : verify(null, data, key, signature);
+}
+
+/**
+ * The members of a public JWK that count; a private member, another curve or a point off the curve is refused.
+ * @throws SpamerError `bad_request`
+ */
+export function publicDeviceKey(jwk: Readonly<Record<string, unknown>>): PublicDeviceKey {
+  const { kty, crv, x, y } = jwk;
+  if ('d' in jwk || 'k' in jwk) throw new SpamerError('bad_request', 'a device registers its public key; the private one stays on the device', { where: 'publicKey.d' });
+  const wrong = new SpamerError('bad_request', 'a device key is a JWK of kty EC and crv P-256, or of kty OKP and crv Ed25519', { where: 'publicKey' });
+  if (!coordinate(x)) throw wrong;
+  let key: PublicDeviceKey;
+  if (kty === 'EC' && crv === 'P-256' && coordinate(y)) key = { kty, crv, x, y };
+  else if (kty === 'OKP' && crv === 'Ed25519') key = { kty, crv, x };
+  else throw wrong;
+  try {
+    createPublicKey({ key: { ...key }, format: 'jwk' });
+  } catch {
+    throw wrong;
+  }
+  return key;
+}
+
+const coordinate = (value: unknown): value is string => typeof value === 'string' && strictBytes(value)?.length === 32;
+
+/** Opaque API tokens: 32 random bytes. At rest only their SHA-256, which needs no salt: there is nothing to guess. */
+const apiTokenShape = /^spamer_[A-Za-z0-9_-]{43}$/;
+
+export const createApiToken = (): string => `spamer_${randomBytes(32).toString('base64url')}`;
+
+/** The hash under which a token is stored, or null when the text can be no token of ours. */
+export function apiTokenHash(token: string): Buffer | null {
+  return apiTokenShape.test(token) ? createHash('sha256').update(token).digest() : null;
+}
+
+export function sameHash(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && timingSafeEqual(a, b);
+}

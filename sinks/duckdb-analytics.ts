@@ -1,0 +1,332 @@
+import { BIGINT, DOUBLE, INTEGER, LIST, VARCHAR, listValue, mapValue, type DuckDBConnection, type DuckDBValue } from '@duckdb/node-api';
+import { SpamerError } from '../core/errors.js';
+import { limits } from '../core/limits.js';
+import type { ConsumedOffset } from '../log/log.js';
+import type {
+  AggregateCell, AggregateQuery, AnalyticsRecord, AnalyticsStore, NumericRecord, NumericRow, PageQuery, RunRecord, RunRow, Series, SeriesCount, SeriesFilter,
+  SignalSummary, TimeBasis,
+} from './analytics.js';
+import { cellsOf, type RawCell } from './cells.js';
+import { DuckFile, append, type DuckSettings, type Migration, type Parameters, type ParameterTypes, type Read, type Row } from './duckdb-file.js';
+import { progressTables, readOffsets, readSetAside, writeProgress } from './duckdb-progress.js';
+import type { Batch, Page, SetAside } from './store.js';
+
+/** What a series' readings share stands once; a reading is then 6 numbers, and every row names its source position [ONCE]. */
+const migrations: readonly Migration[] = [{
+  statements: [
+    ...progressTables,
+    `CREATE TABLE series (id INTEGER NOT NULL, study VARCHAR NOT NULL, policy VARCHAR NOT NULL, pseudonym VARCHAR NOT NULL, grp MAP(VARCHAR, VARCHAR) NOT NULL,
+       basis VARCHAR NOT NULL, year INTEGER, code INTEGER NOT NULL, unit INTEGER NOT NULL)`,
+    `CREATE TABLE numerics (series INTEGER NOT NULL, t_us BIGINT NOT NULL, value DOUBLE NOT NULL,
+       src_part INTEGER NOT NULL, src_offset BIGINT NOT NULL, src_index INTEGER NOT NULL)`,
+    `CREATE TABLE runs (series INTEGER NOT NULL, t0_us BIGINT NOT NULL, period_ns BIGINT NOT NULL, scale DOUBLE NOT NULL, value_offset DOUBLE NOT NULL,
+       samples INTEGER[] NOT NULL, n INTEGER NOT NULL, src_part INTEGER NOT NULL, src_offset BIGINT NOT NULL)`,
+  ],
+}];
+
+interface KnownSeries {
+  readonly id: number;
+  readonly series: Series;
+  samples: number;
+}
+
+const seriesColumns = 's.study, s.policy, s.pseudonym, s.grp, s.basis, s.year, s.code, s.unit';
+
+/** Samples of one page of runs, whatever its number of rows. */
+const pageSamplesMax = 1_000_000;
+
+function seriesKey(series: Series): string {
+  const attributes = Object.keys(series.group).sort().map((name) => [name, series.group[name]]);
+  return `${series.study}|${series.policy}|${series.pseudonym}|${series.basis}|${series.year}|${series.code}|${series.unit}|${JSON.stringify(attributes)}`;
+}
+
+function groupOf(value: unknown): Record<string, string> {
+  return Object.fromEntries((value as Array<{ key: string; value: string }>).map((entry) => [entry.key, entry.value]));
+}
+
+function seriesOfRow(row: Row): Series {
+  return {
+    study: String(row['study']), policy: String(row['policy']), pseudonym: String(row['pseudonym']), group: groupOf(row['grp']),
+    basis: row['basis'] as TimeBasis, year: row['year'] === null ? null : Number(row['year']), code: Number(row['code']), unit: Number(row['unit']),
+  };
+}
+
+interface Condition {
+  readonly sql: string;
+  readonly parameters: Parameters;
+  readonly types: ParameterTypes;
+}
+
+/** The SQL of a row's first and last time. */
+interface TimeColumns {
+  readonly first: string;
+  readonly last: string;
+}
+
+/** The filter as SQL whose every value is a bound parameter; only positions are spelled into the text. */
+function conditionOf(filter: SeriesFilter, time: TimeColumns): Condition {
+  const sql = ['s.study = $study'];
+  const parameters: Parameters = { study: filter.study };
+  const types: ParameterTypes = { study: VARCHAR };
+  const bind = (name: string, value: DuckDBValue, type: ParameterTypes[string]): void => {
+    parameters[name] = value;
+    types[name] = type;
+  };
+  if (filter.codes !== undefined) {
+    sql.push('list_contains($codes, s.code)');
+    bind('codes', listValue(filter.codes), LIST(INTEGER));
+  }
+  if (filter.pseudonyms !== undefined) {
+    sql.push('list_contains($pseudonyms, s.pseudonym)');
+    bind('pseudonyms', listValue(filter.pseudonyms), LIST(VARCHAR));
+  }
+  for (const [index, [name, value]] of Object.entries(filter.group ?? {}).entries()) {
+    sql.push(`s.grp[$name${index}] = $value${index}`);
+    bind(`name${index}`, name, VARCHAR);
+    bind(`value${index}`, value, VARCHAR);
+  }
+  if (filter.fromUs !== undefined) {
+    sql.push(`${time.last} >= $from`);
+    bind('from', BigInt(filter.fromUs), BIGINT);
+  }
+  if (filter.toUs !== undefined) {
+    sql.push(`${time.first} < $to`);
+    bind('to', BigInt(filter.toUs), BIGINT);
+  }
+  return { sql: sql.join(' AND '), parameters, types };
+}
+
+/** A cursor is the source position of the last row of the page before. @throws SpamerError `bad_request`. */
+function afterCursor(cursor: string | undefined): Condition {
+  if (cursor === undefined) return { sql: 'true', parameters: {}, types: {} };
+  const match = /^(\d{1,9})\.(\d{1,15})\.(\d{1,9})$/.exec(cursor);
+  if (match === null) throw new SpamerError('bad_request', 'this is no cursor of ours', { where: 'cursor' });
+  return {
+    sql: '(t.src_part > $p OR (t.src_part = $p AND (t.src_offset > $o OR (t.src_offset = $o AND t.src_index > $i))))',
+    parameters: { p: Number(match[1]), o: BigInt(match[2]!), i: Number(match[3]) },
+    types: { p: INTEGER, o: BIGINT, i: INTEGER },
+  };
+}
+
+const pageLimit = (limit: number | undefined): number => Math.max(1, Math.min(limit ?? 1000, limits.pageRowsMax));
+
+export async function openDuckDbAnalytics(settings: DuckSettings): Promise<AnalyticsStore> {
+  const store = new DuckDbAnalytics();
+  await store.open(settings);
+  return store;
+}
+
+class DuckDbAnalytics implements AnalyticsStore {
+  #file!: DuckFile;
+  readonly #series = new Map<string, KnownSeries>();
+  #nextId = 1;
+
+  async open(settings: DuckSettings): Promise<void> {
+    this.#file = await DuckFile.open(settings, migrations, (read) => this.#load(read));
+  }
+
+  offsets(): Promise<readonly ConsumedOffset[]> {
+    return readOffsets(this.#file);
+  }
+
+  setAside(): Promise<readonly SetAside[]> {
+    return readSetAside(this.#file);
+  }
+
+  async write(batch: Batch<AnalyticsRecord>): Promise<void> {
+    await this.#file.ready();
+    const fresh = new Map<string, KnownSeries>();
+    const placed = batch.rows.map((row) => ({ row, known: this.#place(row.series, fresh) }));
+    await this.#file.transaction(async (connection) => {
+      await writeProgress(connection, batch.progress, batch.setAside);
+      await writeSeries(connection, [...fresh.values()]);
+      await writeNumerics(connection, placed.filter(isNumeric));
+      await writeRuns(connection, placed.filter(isRun));
+    });
+    for (const [key, known] of fresh) this.#series.set(key, known);
+    this.#nextId += fresh.size;
+    for (const { row, known } of placed) known.samples += row.kind === 'run' ? row.samples.length : row.values.length;
+  }
+
+  async analyticsCounts(): Promise<readonly SeriesCount[]> {
+    const rows = await this.#file.rows(`
+      SELECT s.study, s.pseudonym, s.code, sum(c.n)::BIGINT AS samples FROM series s JOIN (
+        SELECT series, count(*) AS n FROM numerics GROUP BY series UNION ALL SELECT series, sum(len(samples)) AS n FROM runs GROUP BY series
+      ) c ON c.series = s.id GROUP BY ALL ORDER BY ALL`);
+    return rows.map((row) => ({ study: String(row['study']), pseudonym: String(row['pseudonym']), code: Number(row['code']), samples: Number(row['samples']) }));
+  }
+
+  analyticsTotals(): Promise<readonly SeriesCount[]> {
+    const totals = new Map<string, SeriesCount>();
+    for (const { series: { study, pseudonym, code }, samples } of this.#series.values()) {
+      const key = `${study}|${pseudonym}|${code}`;
+      totals.set(key, { study, pseudonym, code, samples: samples + (totals.get(key)?.samples ?? 0) });
+    }
+    return Promise.resolve([...totals.values()]);
+  }
+
+  async datasets(): Promise<readonly SignalSummary[]> {
+    const rows = await this.#file.rows(`
+      SELECT s.study, s.code, s.unit, s.basis, count(DISTINCT s.pseudonym) AS patients, sum(c.readings)::BIGINT AS readings, sum(c.waves)::BIGINT AS waves
+      FROM series s JOIN (
+        SELECT series, count(*) AS readings, 0 AS waves FROM numerics GROUP BY series UNION ALL SELECT series, 0 AS readings, sum(n) AS waves FROM runs GROUP BY series
+      ) c ON c.series = s.id GROUP BY s.study, s.code, s.unit, s.basis ORDER BY ALL`);
+    return rows.map((row) => ({
+      study: String(row['study']), code: Number(row['code']), unit: Number(row['unit']), basis: row['basis'] as TimeBasis,
+      patients: Number(row['patients']), readings: Number(row['readings']), waveSamples: Number(row['waves']),
+    }));
+  }
+
+  numerics(query: PageQuery): Promise<Page<NumericRow>> {
+    const columns = 't.t_us, t.value, t.src_part, t.src_offset, t.src_index';
+    return this.#page(query, `SELECT ${seriesColumns}, ${columns} FROM numerics t JOIN series s ON s.id = t.series`, { first: 't.t_us', last: 't.t_us' }, () => 1, (row) => ({
+      ...seriesOfRow(row), tUs: Number(row['t_us']), value: Number(row['value']),
+    }));
+  }
+
+  runs(query: PageQuery): Promise<Page<RunRow>> {
+    const columns = 't.t0_us, t.period_ns, t.scale, t.value_offset, t.samples, t.src_part, t.src_offset, 0 AS src_index';
+    const source = `SELECT ${seriesColumns}, ${columns} FROM (SELECT *, 0 AS src_index FROM runs) t JOIN series s ON s.id = t.series`;
+    // Compared with the beginning of a range is the last sample, so that a run that reaches into the range is found.
+    return this.#page(query, source, { first: 't.t0_us', last: '(t.t0_us + ((t.n - 1) * t.period_ns) // 1000)' }, (row) => (row['samples'] as number[]).length, (row) => ({
+      ...seriesOfRow(row), t0Us: Number(row['t0_us']), periodNs: Number(row['period_ns']), scale: Number(row['scale']), offset: Number(row['value_offset']),
+      samples: row['samples'] as number[],
+    }));
+  }
+
+  async aggregates(query: AggregateQuery): Promise<readonly AggregateCell[]> {
+    if (!Number.isInteger(query.minCell) || query.minCell < 1) throw new SpamerError('bad_request', 'the minimum cell is a positive integer', { where: 'minCell' });
+    const condition = conditionOf(query, { first: 't.t_us', last: 't.t_us' });
+    const parameters: Parameters = { ...condition.parameters };
+    const types: ParameterTypes = { ...condition.types };
+    query.by.forEach((name, index) => {
+      parameters[`by${index}`] = name;
+      types[`by${index}`] = VARCHAR;
+    });
+    const keys = query.by.map((_, index) => `s.grp[$by${index}] AS k${index}, `).join('');
+    const source = query.of === 'numerics'
+      ? 'numerics'
+      : '(SELECT series, t0_us + (unnest(range(n)) * period_ns) // 1000 AS t_us, unnest(samples) * scale + value_offset AS value FROM runs)';
+    const rows = await this.#file.rows(
+      `SELECT ${keys}s.code, s.unit, count(DISTINCT s.pseudonym) AS patients, count(*) AS n, avg(t.value) AS mean, min(t.value) AS low, max(t.value) AS high,
+         stddev_samp(t.value) AS deviation FROM ${source} t JOIN series s ON s.id = t.series WHERE ${condition.sql} GROUP BY ALL ORDER BY ALL LIMIT 100001`,
+      parameters, types,
+    );
+    if (rows.length > 100_000) throw new SpamerError('too_large', 'there are too many cells', { where: 'by' });
+    return cellsOf(rows.map((row) => rawCell(row, query.by)), query.minCell);
+  }
+
+  close(): Promise<void> {
+    return this.#file.close();
+  }
+
+  async #page<Out>(query: PageQuery, select: string, time: TimeColumns, weight: (row: Row) => number, convert: (row: Row) => Out): Promise<Page<Out>> {
+    const condition = conditionOf(query, time);
+    const after = afterCursor(query.cursor);
+    const limit = pageLimit(query.limit);
+    const rows: Out[] = [];
+    let [next, samples]: [string | null, number] = [null, 0];
+    let last = '';
+    await this.#file.stream(
+      `${select} WHERE ${condition.sql} AND ${after.sql} ORDER BY t.src_part, t.src_offset, t.src_index LIMIT $limit`,
+      { ...condition.parameters, ...after.parameters, limit: BigInt(limit + 1) }, { ...condition.types, ...after.types, limit: BIGINT },
+      (row) => {
+        samples += weight(row);
+        if (rows.length === limit || (rows.length > 0 && samples > pageSamplesMax)) {
+          next = last;
+          return false;
+        }
+        last = `${String(row['src_part'])}.${String(row['src_offset'])}.${String(row['src_index'])}`;
+        rows.push(convert(row));
+        return true;
+      },
+    );
+    return { rows, next };
+  }
+
+  #place(series: Series, fresh: Map<string, KnownSeries>): KnownSeries {
+    const key = seriesKey(series);
+    const found = this.#series.get(key) ?? fresh.get(key);
+    if (found !== undefined) return found;
+    const known = { id: this.#nextId + fresh.size, series, samples: 0 };
+    fresh.set(key, known);
+    return known;
+  }
+
+  async #load(read: Read): Promise<void> {
+    this.#series.clear();
+    this.#nextId = 1;
+    const rows = await read(`
+      SELECT s.*, coalesce(c.n, 0)::BIGINT AS samples FROM series s LEFT JOIN (SELECT series, sum(n) AS n FROM (
+        SELECT series, count(*) AS n FROM numerics GROUP BY series UNION ALL SELECT series, sum(n) AS n FROM runs GROUP BY series
+      ) GROUP BY series) c ON c.series = s.id ORDER BY s.id`);
+    for (const row of rows) {
+      const series = seriesOfRow(row);
+      this.#series.set(seriesKey(series), { id: Number(row['id']), series, samples: Number(row['samples']) });
+      this.#nextId = Number(row['id']) + 1;
+    }
+  }
+}
+
+function rawCell(row: Row, by: readonly string[]): RawCell {
+  const number = (name: string): number | null => (row[name] === null ? null : Number(row[name]));
+  return {
+    code: Number(row['code']), unit: Number(row['unit']), patients: Number(row['patients']), count: Number(row['n']),
+    group: Object.fromEntries(by.map((name, index) => [name, (row[`k${index}`] ?? null) as string | null])),
+    mean: number('mean'), min: number('low'), max: number('high'), stddev: number('deviation'),
+  };
+}
+
+interface Placed<Record extends AnalyticsRecord> {
+  readonly row: Record;
+  readonly known: KnownSeries;
+}
+
+const isNumeric = (placed: Placed<AnalyticsRecord>): placed is Placed<NumericRecord> => placed.row.kind === 'numeric';
+const isRun = (placed: Placed<AnalyticsRecord>): placed is Placed<RunRecord> => placed.row.kind === 'run';
+
+async function writeSeries(connection: DuckDBConnection, fresh: readonly KnownSeries[]): Promise<void> {
+  if (fresh.length === 0) return;
+  const insert = await connection.prepare('INSERT INTO series VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)');
+  try {
+    for (const { id, series } of fresh) {
+      const group = mapValue(Object.entries(series.group).map(([key, value]) => ({ key, value })));
+      [id, series.study, series.policy, series.pseudonym, group, series.basis, series.year, series.code, series.unit].forEach((value, index) =>
+        insert.bindValue(index + 1, value));
+      await insert.run();
+    }
+  } finally {
+    insert.destroySync();
+  }
+}
+
+async function writeNumerics(connection: DuckDBConnection, placed: ReadonlyArray<Placed<NumericRecord>>): Promise<void> {
+  const columns: DuckDBValue[][] = [[], [], [], [], [], []];
+  const [series, times, values, partitions, offsets, indexes] = columns as [DuckDBValue[], DuckDBValue[], DuckDBValue[], DuckDBValue[], DuckDBValue[], DuckDBValue[]];
+  for (const { row, known } of placed) {
+    const offset = BigInt(row.source.offset);
+    for (let index = 0; index < row.values.length; index += 1) {
+      series.push(known.id);
+      times.push(BigInt(row.timesUs[index]!));
+      values.push(row.values[index]!);
+      partitions.push(row.source.partition);
+      offsets.push(offset);
+      indexes.push(index);
+    }
+  }
+  await append(connection, 'numerics', [INTEGER, BIGINT, DOUBLE, INTEGER, BIGINT, INTEGER], columns);
+}
+
+async function writeRuns(connection: DuckDBConnection, placed: ReadonlyArray<Placed<RunRecord>>): Promise<void> {
+  await append(connection, 'runs', [INTEGER, BIGINT, BIGINT, DOUBLE, DOUBLE, LIST(INTEGER), INTEGER, INTEGER, BIGINT], [
+    placed.map(({ known }) => known.id),
+    placed.map(({ row }) => BigInt(row.t0Us)),
+    placed.map(({ row }) => BigInt(row.periodNs)),
+    placed.map(({ row }) => row.scale),
+    placed.map(({ row }) => row.offset),
+    placed.map(({ row }) => listValue(row.samples)),
+    placed.map(({ row }) => row.samples.length),
+    placed.map(({ row }) => row.source.partition),
+    placed.map(({ row }) => BigInt(row.source.offset)),
+  ]);
+}

@@ -1,0 +1,263 @@
+import { DuckDBDataChunk, DuckDBInstance, type DuckDBConnection, type DuckDBType, type DuckDBValue } from '@duckdb/node-api';
+import { SpamerError } from '../core/errors.js';
+
+export type Parameters = Record<string, DuckDBValue>;
+export type ParameterTypes = Record<string, DuckDBType>;
+/** Columns by name, as DuckDB's JS conversion gives them (BIGINT as bigint, lists as arrays). */
+export type Row = Record<string, unknown>;
+
+export interface DuckSettings {
+  readonly path: string;
+  readonly memoryMb: number;
+  readonly threads: number;
+  /** Reads that run at once; more wait, up to 16 times as many. */
+  readonly readsMax: number;
+  readonly readTimeoutMs: number;
+}
+
+export const duckDefaults = { memoryMb: 256, threads: 2, readsMax: 4, readTimeoutMs: 15_000 } as const;
+
+/** Rows of one data chunk; DuckDB's vectors hold 2048. */
+const chunkRows = 2000;
+
+/** DuckDB tells errors apart only by the beginning of their text; this is the one place that reads it. */
+export function duckError(error: unknown, path: string): SpamerError {
+  if (error instanceof SpamerError) return error;
+  const text = error instanceof Error ? error.message : '';
+  const told = (code: 'data_locked' | 'data_damaged' | 'data_newer' | 'store_failed' | 'too_large', message: string): SpamerError =>
+    new SpamerError(code, message, { where: path, cause: error });
+  if (/^IO Error: Could not set lock/.test(text)) return told('data_locked', 'another process holds the store');
+  if (/we can only read versions|newer version/.test(text)) return told('data_newer', 'the store was written by a newer version');
+  if (/No space left|ENOSPC|disk full/i.test(text)) return told('store_failed', 'there is no space left for the store');
+  if (/^INTERRUPT/.test(text)) return told('too_large', 'the query took too long');
+  if (/^Out of Memory/.test(text)) return told('too_large', 'the query needs more memory than it may use');
+  if (/Corrupt|not a valid DuckDB database|^Serialization Error/.test(text)) return told('data_damaged', 'the store is damaged');
+  return told('store_failed', 'the store refused');
+}
+
+export type Read = (sql: string) => Promise<Row[]>;
+/** Reads what a store keeps in memory; nothing else runs meanwhile. */
+export type Loaded = (read: Read) => Promise<void>;
+
+export interface Migration {
+  readonly statements: readonly string[];
+}
+
+/** Paths open in this thread: DuckDB's lock does not stop a second instance within one process. */
+const openPaths = new Set<string>();
+
+/**
+ * One DuckDB file, owned by one thread (FACTS §1). One connection writes; reads take a connection each.
+ * After a failed write the file is closed and opened anew: what then stands in it is what is durable.
+ */
+export class DuckFile {
+  readonly path: string;
+  readonly #settings: DuckSettings;
+  readonly #migrations: readonly Migration[];
+  readonly #loaded: Loaded;
+  #instance: DuckDBInstance | undefined;
+  #writer: DuckDBConnection | undefined;
+  #opening: Promise<void> | undefined;
+  #closed = false;
+  #reading = 0;
+  #connections = 0;
+  readonly #waiting: Array<() => void> = [];
+  #writes: Promise<void> = Promise.resolve();
+
+  private constructor(settings: DuckSettings, migrations: readonly Migration[], loaded: Loaded) {
+    this.path = settings.path;
+    this.#settings = settings;
+    this.#migrations = migrations;
+    this.#loaded = loaded;
+  }
+
+  /**
+   * @param loaded is called after each opening, the ones after a failed write too.
+   * @throws SpamerError `data_locked`, `data_newer`, `data_damaged`, `store_failed`.
+   */
+  static async open(settings: DuckSettings, migrations: readonly Migration[], loaded: Loaded): Promise<DuckFile> {
+    if (openPaths.has(settings.path)) throw new SpamerError('data_locked', 'this process holds the store already', { where: settings.path });
+    const file = new DuckFile(settings, migrations, loaded);
+    openPaths.add(settings.path);
+    try {
+      await file.#ready();
+    } catch (error) {
+      openPaths.delete(settings.path);
+      throw error;
+    }
+    return file;
+  }
+
+  /** Resolves when the file is open and what is kept in memory agrees with it. */
+  ready(): Promise<void> {
+    return this.#ready();
+  }
+
+  /** Runs `write` in a transaction on the writing connection; durable when this resolves [DURABLE]. */
+  transaction(write: (connection: DuckDBConnection) => Promise<void>): Promise<void> {
+    const done = this.#writes.then(() => this.#transact(write));
+    this.#writes = done.catch(() => undefined);
+    return done;
+  }
+
+  /** All rows of a query. Parameters are bound by name. */
+  async rows(sql: string, parameters: Parameters = {}, types: ParameterTypes = {}): Promise<Row[]> {
+    const rows: Row[] = [];
+    await this.stream(sql, parameters, types, (row) => {
+      rows.push(row);
+      return true;
+    });
+    return rows;
+  }
+
+  /** Calls `take` for each row until it returns false; bounded in time. */
+  async stream(sql: string, parameters: Parameters, types: ParameterTypes, take: (row: Row) => boolean): Promise<void> {
+    await this.#slot();
+    try {
+      await this.#ready();
+      if (this.#instance === undefined) throw new SpamerError('stopping', 'the store is closed');
+      await this.#read(this.#instance, sql, parameters, types, take);
+    } catch (error) {
+      throw duckError(error, this.path);
+    } finally {
+      this.#release();
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#writes;
+    await this.#quiet();
+    this.#shut();
+    openPaths.delete(this.path);
+  }
+
+  async #transact(write: (connection: DuckDBConnection) => Promise<void>): Promise<void> {
+    await this.#ready();
+    const connection = this.#writer;
+    if (connection === undefined) throw new SpamerError('stopping', 'the store is closed');
+    try {
+      await connection.run('BEGIN');
+      await write(connection);
+      await connection.run('COMMIT');
+    } catch (error) {
+      await connection.run('ROLLBACK').catch(() => undefined);
+      // The instance may be invalid, or the commit be there after all: only the file knows.
+      this.#shut();
+      throw duckError(error, this.path);
+    }
+  }
+
+  async #read(instance: DuckDBInstance, sql: string, parameters: Parameters, types: ParameterTypes, take: (row: Row) => boolean): Promise<void> {
+    this.#connections += 1;
+    let connection: DuckDBConnection | undefined;
+    const timer = setTimeout(() => connection?.interrupt(), this.#settings.readTimeoutMs);
+    try {
+      connection = await instance.connect();
+      await pump(connection, sql, parameters, types, take);
+    } finally {
+      clearTimeout(timer);
+      connection?.closeSync();
+      this.#connections -= 1;
+    }
+  }
+
+  async #quiet(): Promise<void> {
+    while (this.#connections > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+
+  async #slot(): Promise<void> {
+    if (this.#reading < this.#settings.readsMax) {
+      this.#reading += 1;
+      return;
+    }
+    if (this.#waiting.length >= this.#settings.readsMax * 16) throw new SpamerError('overloaded', 'too many queries wait');
+    // The slot is handed over by `#release`, which leaves the count as it is.
+    await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
+  #release(): void {
+    const next = this.#waiting.shift();
+    if (next !== undefined) next();
+    else this.#reading -= 1;
+  }
+
+  async #ready(): Promise<void> {
+    if (this.#opening !== undefined) return this.#opening;
+    if (this.#writer !== undefined || this.#closed) return;
+    this.#opening = this.#open().finally(() => {
+      this.#opening = undefined;
+    });
+    return this.#opening;
+  }
+
+  async #open(): Promise<void> {
+    const { path, memoryMb, threads } = this.#settings;
+    // A connection keeps the instance it came from alive, and two instances on one file would not see each other.
+    await this.#quiet();
+    try {
+      this.#instance = await DuckDBInstance.create(path, {
+        memory_limit: `${memoryMb}MB`,
+        threads: String(threads),
+        // Spilled rows stay in the data folder; nothing else of the machine can be reached from SQL.
+        temp_directory: `${path}.tmp`,
+        enable_external_access: 'false',
+        autoinstall_known_extensions: 'false',
+        autoload_known_extensions: 'false',
+      });
+      this.#writer = await this.#instance.connect();
+      await this.#migrate(this.#writer);
+      await this.#writer.run('SET lock_configuration = true');
+      const writer = this.#writer;
+      await this.#loaded(async (sql) => (await writer.run(sql)).getRowObjectsJS());
+    } catch (error) {
+      this.#shut();
+      throw duckError(error, path);
+    }
+  }
+
+  async #migrate(connection: DuckDBConnection): Promise<void> {
+    await connection.run('CREATE TABLE IF NOT EXISTS format (version INTEGER NOT NULL)');
+    const found = Number((await (await connection.run('SELECT coalesce(max(version), 0) FROM format')).getRows())[0]?.[0]);
+    if (found > this.#migrations.length) throw new SpamerError('data_newer', 'the store was written by a newer version', { where: this.path });
+    for (const [index, migration] of this.#migrations.entries()) {
+      if (index < found) continue;
+      await connection.run('BEGIN');
+      for (const statement of migration.statements) await connection.run(statement);
+      await connection.run('DELETE FROM format');
+      await connection.run('INSERT INTO format VALUES ($version)', { version: index + 1 });
+      await connection.run('COMMIT');
+    }
+  }
+
+  #shut(): void {
+    this.#writer?.closeSync();
+    this.#instance?.closeSync();
+    this.#writer = undefined;
+    this.#instance = undefined;
+  }
+}
+
+async function pump(connection: DuckDBConnection, sql: string, parameters: Parameters, types: ParameterTypes, take: (row: Row) => boolean): Promise<void> {
+  const result = await connection.stream(sql, parameters, types);
+  for await (const rows of result.yieldRowObjectJs()) {
+    for (const row of rows) if (!take(row)) return;
+  }
+}
+
+/** Appends whole columns within the connection's transaction. */
+export async function append(connection: DuckDBConnection, table: string, types: readonly DuckDBType[], columns: readonly DuckDBValue[][]): Promise<void> {
+  const count = columns[0]?.length ?? 0;
+  if (count === 0) return;
+  const appender = await connection.createAppender(table);
+  try {
+    for (let from = 0; from < count; from += chunkRows) {
+      const chunk = DuckDBDataChunk.create(types, Math.min(chunkRows, count - from));
+      for (const [index, column] of columns.entries()) chunk.setColumnValues(index, column.slice(from, from + chunkRows));
+      appender.appendDataChunk(chunk);
+    }
+    appender.flushSync();
+  } finally {
+    appender.closeSync();
+  }
+}

@@ -1,0 +1,151 @@
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { DuckDBInstance } from '@duckdb/node-api';
+import { SpamerError } from '../core/errors.js';
+import { decodeAnalytics } from './analytics.js';
+import { openDuckDbStores, type Stores } from './duckdb.js';
+import { MemoryLog, batchOf, idOf, runMessage, seriesOf, sinkContract, sinkOf, until } from './sink.contract.js';
+
+sinkContract('DuckDB', (folder) => openDuckDbStores({ folder }));
+
+const isCode = (code: string) => (error: unknown): boolean => error instanceof SpamerError && error.code === code;
+const crasher = fileURLToPath(new URL('crasher.js', import.meta.url));
+
+async function folderOf(t: TestContext): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'spamer-duckdb-'));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** Starts the child that stores without end, and kills it after a while. */
+async function crash(folder: string, afterMs: number): Promise<void> {
+  const child = spawn(process.execPath, [crasher, folder], { stdio: ['ignore', 'pipe', 'inherit'] });
+  await once(child.stdout, 'data');
+  setTimeout(() => child.kill('SIGKILL'), afterMs);
+  const [, signal] = (await once(child, 'exit')) as [number | null, string | null];
+  assert.equal(signal, 'SIGKILL', 'the child ended by itself');
+}
+
+/** Each record n of the crasher holds n % 50 + 1 samples whose first is n: sums and distinct sources tell loss from doubling. */
+async function verify(stores: Stores): Promise<number> {
+  const stored = (await stores.analytics.offsets())[0]?.offset ?? 0;
+  let expected = 0;
+  for (let n = 0; n < stored; n += 1) expected += (n % 50) + 1;
+  const counts = await stores.analytics.analyticsCounts();
+  assert.equal(counts.reduce((sum, count) => sum + count.samples, 0), expected);
+  assert.deepEqual(new Set(await stores.analytics.analyticsTotals()), new Set(counts));
+  const seen: number[] = [];
+  for (let cursor: string | null = '0.0.0', first = true; cursor !== null; first = false) {
+    const page: Awaited<ReturnType<Stores['analytics']['runs']>> = await stores.analytics.runs({ study: 'heart', limit: 10_000, ...(first ? {} : { cursor }) });
+    for (const row of page.rows) seen.push(row.samples[0]!);
+    cursor = page.next;
+  }
+  assert.deepEqual(seen, Array.from({ length: stored }, (_, n) => n));
+  return stored;
+}
+
+void test('[ONCE] [DURABLE] killed in the middle of commits, every record is stored once after the restart', async (t) => {
+  const folder = await folderOf(t);
+  const seed = Number(process.env['SPAMER_TEST_SEED'] ?? Date.now() % 1000);
+  t.diagnostic(`seed ${seed}`);
+  let before = 0;
+  for (let kill = 0; kill < 6; kill += 1) {
+    await crash(folder, (seed * (kill + 7) * 37) % 250);
+    const stores = await openDuckDbStores({ folder });
+    const stored = await verify(stores).finally(() => stores.close());
+    assert.ok(stored >= before);
+    before = stored;
+  }
+  assert.ok(before > 0, 'nothing was ever stored');
+});
+
+void test('a store held by another process, or twice by this one, is data_locked', async (t) => {
+  const folder = await folderOf(t);
+  const stores = await openDuckDbStores({ folder });
+  t.after(() => stores.close());
+  await assert.rejects(openDuckDbStores({ folder }), isCode('data_locked'));
+  const child = spawnSync(process.execPath, [crasher, folder], { encoding: 'utf8' });
+  assert.match(child.stdout, /^failed data_locked/);
+});
+
+void test('a store of a newer format is data_newer, and stays as it is', async (t) => {
+  const folder = await folderOf(t);
+  await (await openDuckDbStores({ folder })).close();
+  const instance = await DuckDBInstance.create(join(folder, 'pmr.duckdb'));
+  const connection = await instance.connect();
+  await connection.run('UPDATE format SET version = 99');
+  connection.closeSync();
+  instance.closeSync();
+  const bytes = await readFile(join(folder, 'pmr.duckdb'));
+  await assert.rejects(openDuckDbStores({ folder }), isCode('data_newer'));
+  await assert.rejects(openDuckDbStores({ folder }), isCode('data_newer'));
+  assert.ok(bytes.equals(await readFile(join(folder, 'pmr.duckdb'))));
+});
+
+void test('a damaged file is data_damaged', async (t) => {
+  const folder = await folderOf(t);
+  await (await openDuckDbStores({ folder })).close();
+  const path = join(folder, 'analytics.duckdb');
+  const handle = await open(path, 'r+');
+  await handle.write(Buffer.alloc(8000, 0x55), 0, 8000, 4200);
+  await handle.close();
+  await assert.rejects(openDuckDbStores({ folder }), isCode('data_damaged'));
+  await writeFile(path, 'not a store at all');
+  await assert.rejects(openDuckDbStores({ folder }), isCode('data_damaged'));
+});
+
+void test('a query is stopped at its time bound, and the store goes on', async (t) => {
+  const folder = await folderOf(t);
+  const stores = await openDuckDbStores({ folder, readTimeoutMs: 20 });
+  t.after(() => stores.close());
+  const samples = new Array<number>(20_000).fill(3);
+  const rows = Array.from({ length: 300 }, (_, offset) => ({ kind: 'run' as const, series: seriesOf(offset), source: { partition: 0, offset }, t0Us: 0, periodNs: 1, scale: 1, offset: 0, samples }));
+  await stores.analytics.write(batchOf(rows, 0, 300));
+  await assert.rejects(stores.analytics.aggregates({ study: 'heart', of: 'runs', by: ['ward'], minCell: 1 }), isCode('too_large'));
+  assert.equal((await stores.analytics.runs({ study: 'heart', limit: 1 })).rows.length, 1);
+});
+
+void test('more queries than may run wait for their turn', async (t) => {
+  const folder = await folderOf(t);
+  const stores = await openDuckDbStores({ folder, readsMax: 1 });
+  t.after(() => stores.close());
+  await stores.analytics.write(batchOf([], 0, 1));
+  const answers = await Promise.allSettled(Array.from({ length: 40 }, () => stores.analytics.datasets()));
+  assert.equal(answers.filter((answer) => answer.status === 'fulfilled').length, 17);
+  assert.ok(answers.every((answer) => answer.status === 'fulfilled' || isCode('overloaded')(answer.reason)));
+  assert.deepEqual(await stores.analytics.datasets(), []);
+});
+
+/** A file system of 24 MB of our own, or null where mounting is refused. */
+function smallDisk(t: TestContext, folder: string): boolean {
+  if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', folder]).status !== 0) return false;
+  t.after(() => spawnSync('umount', ['-l', folder]));
+  return true;
+}
+
+void test('[ONCE] a full disk is store_failed, tried again, and goes on by itself when there is room', async (t) => {
+  const folder = await folderOf(t);
+  if (!smallDisk(t, folder)) return t.skip('mounting a small tmpfs was refused');
+  const stores = await openDuckDbStores({ folder });
+  const ballast = join(folder, 'ballast');
+  await writeFile(ballast, Buffer.alloc(19 * 1024 * 1024));
+  const log = new MemoryLog(1);
+  // Deltas that do not compress, so that the disk does fill.
+  let random = 1;
+  const deltas = (): number[] => Array.from({ length: 2000 }, () => ((random = (random * 48271) % 2147483647) % 100_000) - 50_000);
+  for (let n = 0; n < 1500; n += 1) log.add(0, runMessage(deltas()));
+  const { sink } = sinkOf(log, stores.analytics, decodeAnalytics, 1, 40);
+  sink.start();
+  await until(() => sink.status().failing === 'store_failed');
+  await rm(ballast);
+  await until(() => sink.status().failing === null && (sink.status().offsets[0]?.offset ?? 0) === 1500, 20_000);
+  await sink.stop();
+  assert.deepEqual(await stores.analytics.analyticsCounts(), [{ study: 'heart', pseudonym: idOf(1), code: 131329, samples: 3_000_000 }]);
+  await stores.close();
+});
