@@ -7,13 +7,18 @@ import type { Mark, Session } from './sessions.js';
 /** WebSocket close codes of `spamer.v1`. */
 export const closeCodes = { stopping: 1001, malformed: 1008, replaced: 4001, forbidden: 4003 } as const;
 
+/** uWebSockets copies the fields of its user data into an object of its own, so ours hides behind one. */
+export interface SocketData {
+  readonly connection: Connection;
+}
+
 /** One socket of a device. uWebSockets throws on any use of a closed socket, so it is dropped here when it closes. */
 export class Connection {
   readonly session: Session;
   readonly connectedAtUs: number;
   readonly #counters: Counters;
   malformed = 0;
-  #socket: WebSocket<Connection> | null = null;
+  #socket: WebSocket<SocketData> | null = null;
 
   constructor(session: Session, connectedAtUs: number, counters: Counters) {
     this.session = session;
@@ -25,7 +30,7 @@ export class Connection {
     return this.#socket !== null;
   }
 
-  opened(socket: WebSocket<Connection>): void {
+  opened(socket: WebSocket<SocketData>): void {
     this.#socket = socket;
   }
 

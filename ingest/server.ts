@@ -8,7 +8,7 @@ import { limits as coreLimits } from '../core/limits.js';
 import type { Writer } from '../log/log.js';
 import { encode } from '../schemas/codec.js';
 import { Commands, type CommandAnswer } from './commands.js';
-import { closeCodes, Connection } from './connection.js';
+import { closeCodes, Connection, type SocketData } from './connection.js';
 import { Counters } from './counters.js';
 import { GroupCommit } from './group-commit.js';
 import { bearerToken, UsedTokens, type TokenVerifier } from './handshake.js';
@@ -189,7 +189,7 @@ export class IngestServer {
 
   #route(): void {
     const { limits } = this.#parts.settings;
-    this.#app.ws<Connection>(streamPath, {
+    this.#app.ws<SocketData>(streamPath, {
       compression: uws.DISABLED,
       maxPayloadLength: limits.messageBytesMax,
       maxBackpressure: limits.socketBackpressureBytesMax,
@@ -199,14 +199,14 @@ export class IngestServer {
       sendPingsAutomatically: true,
       upgrade: (res, req, context) => this.#upgrade(res, req, context),
       open: (socket) => {
-        const connection = socket.getUserData();
+        const { connection } = socket.getUserData();
         connection.opened(socket);
         this.#greet(connection);
       },
       message: (socket, message, isBinary) => {
-        this.#receiver.message(socket.getUserData(), Buffer.from(message), isBinary);
+        this.#receiver.message(socket.getUserData().connection, Buffer.from(message), isBinary);
       },
-      close: (socket) => this.#closed(socket.getUserData()),
+      close: (socket) => this.#closed(socket.getUserData().connection),
     });
     this.#app.any('/*', (res) => {
       res.writeStatus('404 Not Found').end(undefined, true);
@@ -258,7 +258,7 @@ export class IngestServer {
             return refuse(late);
           }
           const connection = new Connection(session, this.#clock.now(), this.counters);
-          res.cork(() => res.upgrade(connection, key, protocolName, extensions, context));
+          res.cork(() => res.upgrade<SocketData>({ connection }, key, protocolName, extensions, context));
         },
         (error: unknown) => {
           if (!(error instanceof SpamerError)) this.#parts.journal.error('a handshake failed', { fault: faultOf(error) });

@@ -84,9 +84,10 @@ export function snapshot<T>(environment: Environment, read: () => T): T {
   }
 }
 
-/** A put that was not carried out answers false rather than throwing; here that would be lost data. */
+/** A put that was not carried out answers false rather than throwing (its types say void); here that would be lost data. */
 export function put(database: Bytes, key: Buffer, value: Buffer, append = false): void {
-  if (!database.putSync(key, value, append ? { append: true } : {})) throw new SpamerError('log_failed', 'the log refused a key');
+  const done: unknown = database.putSync(key, value, append ? { append: true } : {});
+  if (done !== true) throw new SpamerError('log_failed', 'the log refused a key');
 }
 
 /** MDB_INVALID, MDB_VERSION_MISMATCH, MDB_CORRUPTED, MDB_PAGE_NOTFOUND, MDB_PROBLEM. */

@@ -17,7 +17,7 @@ export interface LmdbLogSettings {
   /** Folder of the log. Every thread of the process opens it by itself; the first to open it must be the last to close it. */
   readonly dir: string;
   readonly topics: readonly TopicSettings[];
-  /** Writers that own no topic but note progress or state. */
+  /** Writers that own no topic but note progress or state (sinks); every thread names the same. */
   readonly extraWriters?: readonly string[];
   /** Live record bytes of all topics together; see `Committer` for who may pass it by a tenth. */
   readonly logBytesMax: number;
@@ -48,7 +48,6 @@ export async function openLmdbLog(settings: LmdbLogSettings): Promise<LmdbLog> {
   }
 }
 
-/** Consumers are writers too: that a stage has a place for its progress doesn't depend on its having a topic. */
 function extraWriters(settings: LmdbLogSettings): readonly string[] {
   return settings.extraWriters ?? [];
 }

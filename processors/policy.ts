@@ -23,6 +23,8 @@ export function readPolicy(json: string): StudyPolicy {
   if (typeof waveforms !== 'boolean') throw bad('waveforms');
   if (typeof year !== 'boolean') throw bad('year');
   if (time !== 'relative' && time !== 'shifted') throw bad('time');
+  // Beside a shifted time the true year would give the shift away.
+  if (time === 'shifted' && year) throw bad('year');
   return { signals: readSignals(signals), waveforms, timeBasis: time === 'relative' ? 'RELATIVE' : 'SHIFTED', year };
 }
 

@@ -149,12 +149,16 @@ export class Stage implements Part {
 
   async #wait(signal: AbortSignal): Promise<void> {
     const done = new AbortController();
+    // Not AbortSignal.any: in Node 20 its results stay alive as long as the stage does.
+    const end = (): void => done.abort();
+    signal.addEventListener('abort', end, { once: true });
     const waits = this.#positions.map((position, partition) => this.#log.wait(this.#settings.topic, partition, position, done.signal));
-    waits.push(quietly(sleep(this.#settings.tickMs, undefined, { signal: AbortSignal.any([signal, done.signal]) })));
+    waits.push(quietly(sleep(this.#settings.tickMs, undefined, { signal: done.signal })));
     try {
       await Promise.race(waits);
     } finally {
       done.abort();
+      signal.removeEventListener('abort', end);
       await Promise.allSettled(waits);
     }
   }

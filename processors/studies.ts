@@ -6,8 +6,8 @@ import { Lru } from './lru.js';
 export interface Membership {
   readonly study: StudyId;
   readonly policyJson: string;
-  /** SHA-256 of the policy file, 32 bytes. */
-  readonly policyHash: Uint8Array;
+  /** Hex SHA-256 of `policyJson`. */
+  readonly policyHash: string;
   readonly pseudonym: Pseudonym;
   readonly shiftUs: number;
   /** null: the patient's group has not reached k, so nothing may be given out. */
@@ -74,6 +74,6 @@ export class Studies {
 }
 
 function partOf(membership: Membership): Part {
-  return { ...membership, policy: readPolicy(membership.policyJson), policyHash: Buffer.from(membership.policyHash) };
+  return { ...membership, policy: readPolicy(membership.policyJson), policyHash: Buffer.from(membership.policyHash, 'hex') };
 }
 

@@ -113,9 +113,20 @@ export function decodeBody<N extends MessageName>(name: N, body: Uint8Array): Me
 function read(reader: Reader, body: Uint8Array): unknown {
   // avsc would loop as often as a hostile array count says; the scan has bounds.
   if (reader.name === 'Frame') scanFrames(body, 0);
+  const value = parse(reader, Buffer.from(body.buffer, body.byteOffset, body.length));
+  // avsc reads an int of any size, even infinite.
+  if (fromDevices.has(reader.name) && !typeOf(reader.name).isValid(value)) throw notOne(reader.name);
+  return value;
+}
+
+const fromDevices: ReadonlySet<MessageName> = new Set<MessageName>(['Status', 'CommandResult']);
+
+function parse(reader: Reader, body: Buffer): unknown {
   try {
-    return reader.writer.fromBuffer(Buffer.from(body.buffer, body.byteOffset, body.length), reader.resolver);
+    return reader.writer.fromBuffer(body, reader.resolver);
   } catch {
-    throw new SpamerError('frame_malformed', 'not one whole body of its schema', { where: reader.name });
+    throw notOne(reader.name);
   }
 }
+
+const notOne = (where: string): SpamerError => new SpamerError('frame_malformed', 'not one whole body of its schema', { where });

@@ -57,9 +57,9 @@ test('of mutated bytes the scan accepts exactly what the decoder decodes, and th
 function withAvsc(bytes: Buffer): readonly Frame[] {
   const frames: Frame[] = [];
   for (let pos = 0; pos < bytes.length; ) {
-    const { value, offset } = typeOf('Frame').decode(bytes, pos) as { value: Frame; offset: number };
-    frames.push(JSON.parse(JSON.stringify(value, keepNegativeZero), restoreNegativeZero) as Frame);
-    pos = offset;
+    const read: { readonly value: unknown; readonly offset: number } = typeOf('Frame').decode(bytes, pos);
+    frames.push(JSON.parse(JSON.stringify(read.value, keepNegativeZero), restoreNegativeZero) as Frame);
+    pos = read.offset;
   }
   return frames;
 }

@@ -65,3 +65,9 @@ test('an encoder names the field that does not fit, and never its value', () => 
   const bad = { epoch: 1, seq: 2 ** 53 };
   assert.throws(() => encode('Ack', bad), (error: unknown) => error instanceof SpamerError && error.where === 'Ack.seq' && !`${error.message}${String(error.cause)}`.includes('9007'));
 });
+
+test('an int of a device beyond 32 bits is refused, however it is spelled', () => {
+  for (const varint of ['ffffffff7f', 'ff'.repeat(400) + '01']) {
+    assert.throws(() => decode('Status', Buffer.from(`000000000700${varint}0000`, 'hex')), { code: 'frame_malformed' });
+  }
+});

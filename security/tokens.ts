@@ -1,4 +1,4 @@
-import { createHash, createPublicKey, randomBytes, timingSafeEqual, verify, type KeyObject } from 'node:crypto';
+import { createHash, createPublicKey, randomBytes, verify, type KeyObject } from 'node:crypto';
 import { SpamerError } from '../core/errors.js';
 import { deviceId, micros, type DeviceId, type Micros } from '../core/ids.js';
 import { limits } from '../core/limits.js';
@@ -117,8 +117,4 @@ export const createApiToken = (): string => `spamer_${randomBytes(32).toString('
 /** The hash under which a token is stored, or null when the text can be no token of ours. */
 export function apiTokenHash(token: string): Buffer | null {
   return apiTokenShape.test(token) ? createHash('sha256').update(token).digest() : null;
-}
-
-export function sameHash(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && timingSafeEqual(a, b);
 }

@@ -1,4 +1,4 @@
-import { BIGINT, DOUBLE, INTEGER, LIST, VARCHAR, listValue, mapValue, type DuckDBConnection, type DuckDBValue } from '@duckdb/node-api';
+import { BIGINT, DOUBLE, INTEGER, LIST, MAP, VARCHAR, listValue, mapValue, type DuckDBConnection, type DuckDBValue } from '@duckdb/node-api';
 import { SpamerError } from '../core/errors.js';
 import { limits } from '../core/limits.js';
 import type { ConsumedOffset } from '../log/log.js';
@@ -286,18 +286,12 @@ const isNumeric = (placed: Placed<AnalyticsRecord>): placed is Placed<NumericRec
 const isRun = (placed: Placed<AnalyticsRecord>): placed is Placed<RunRecord> => placed.row.kind === 'run';
 
 async function writeSeries(connection: DuckDBConnection, fresh: readonly KnownSeries[]): Promise<void> {
-  if (fresh.length === 0) return;
-  const insert = await connection.prepare('INSERT INTO series VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)');
-  try {
-    for (const { id, series } of fresh) {
-      const group = mapValue(Object.entries(series.group).map(([key, value]) => ({ key, value })));
-      [id, series.study, series.policy, series.pseudonym, group, series.basis, series.year, series.code, series.unit].forEach((value, index) =>
-        insert.bindValue(index + 1, value));
-      await insert.run();
-    }
-  } finally {
-    insert.destroySync();
-  }
+  const groupOfSeries = (series: Series): DuckDBValue => mapValue(Object.entries(series.group).map(([key, value]) => ({ key, value })));
+  await append(connection, 'series', [INTEGER, VARCHAR, VARCHAR, VARCHAR, MAP(VARCHAR, VARCHAR), VARCHAR, INTEGER, INTEGER, INTEGER], [
+    fresh.map(({ id }) => id), fresh.map(({ series }) => series.study), fresh.map(({ series }) => series.policy), fresh.map(({ series }) => series.pseudonym),
+    fresh.map(({ series }) => groupOfSeries(series)), fresh.map(({ series }) => series.basis), fresh.map(({ series }) => series.year),
+    fresh.map(({ series }) => series.code), fresh.map(({ series }) => series.unit),
+  ]);
 }
 
 async function writeNumerics(connection: DuckDBConnection, placed: ReadonlyArray<Placed<NumericRecord>>): Promise<void> {

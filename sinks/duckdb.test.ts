@@ -26,9 +26,10 @@ async function folderOf(t: TestContext): Promise<string> {
 /** Starts the child that stores without end, and kills it after a while. */
 async function crash(folder: string, afterMs: number): Promise<void> {
   const child = spawn(process.execPath, [crasher, folder], { stdio: ['ignore', 'pipe', 'inherit'] });
-  await once(child.stdout, 'data');
+  const exit = once(child, 'exit') as Promise<[number | null, string | null]>;
+  await Promise.race([once(child.stdout, 'data'), exit]);
   setTimeout(() => child.kill('SIGKILL'), afterMs);
-  const [, signal] = (await once(child, 'exit')) as [number | null, string | null];
+  const [, signal] = await exit;
   assert.equal(signal, 'SIGKILL', 'the child ended by itself');
 }
 
@@ -122,19 +123,23 @@ void test('more queries than may run wait for their turn', async (t) => {
   assert.deepEqual(await stores.analytics.datasets(), []);
 });
 
-/** A file system of 24 MB of our own, or null where mounting is refused. */
-function smallDisk(t: TestContext, folder: string): boolean {
-  if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', folder]).status !== 0) return false;
-  t.after(() => spawnSync('umount', ['-l', folder]));
-  return true;
+/** A file system of 96 MB of our own, or null where mounting is refused. */
+async function smallDisk(t: TestContext): Promise<string | null> {
+  const folder = await mkdtemp(join(tmpdir(), 'spamer-full-'));
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=96m', 'tmpfs', folder]).status === 0;
+  t.after(async () => {
+    if (mounted) spawnSync('umount', ['-l', folder]);
+    await rm(folder, { recursive: true });
+  });
+  return mounted ? folder : null;
 }
 
 void test('[ONCE] a full disk is store_failed, tried again, and goes on by itself when there is room', async (t) => {
-  const folder = await folderOf(t);
-  if (!smallDisk(t, folder)) return t.skip('mounting a small tmpfs was refused');
+  const folder = await smallDisk(t);
+  if (folder === null) return t.skip('mounting a small tmpfs was refused');
   const stores = await openDuckDbStores({ folder });
   const ballast = join(folder, 'ballast');
-  await writeFile(ballast, Buffer.alloc(19 * 1024 * 1024));
+  await writeFile(ballast, Buffer.alloc(86 * 1024 * 1024));
   const log = new MemoryLog(1);
   // Deltas that do not compress, so that the disk does fill.
   let random = 1;

@@ -42,8 +42,12 @@ const run = (offset: number, series: Series, samples: readonly number[]): RunRec
 
 export const batchOf = <Row>(rows: readonly Row[], from: number, to: number): Batch<Row> => ({ rows, progress: [{ topic, partition: 0, from, offset: to }], setAside: [] });
 
-/** A log in memory: enough of one for a sink. */
-export class MemoryLog {
+/** Enough of a log for a sink. */
+export interface TestLog {
+  readonly parts: Pick<Log, 'read' | 'wait' | 'seek'>;
+}
+
+export class MemoryLog implements TestLog {
   readonly #partitions: StoredRecord[][];
 
   constructor(partitions: number) {
@@ -55,7 +59,7 @@ export class MemoryLog {
     records.push({ offset: records.length, key: Buffer.alloc(16), timeUs: records.length, value });
   }
 
-  get parts(): Pick<Log, 'read' | 'wait' | 'seek'> {
+  get parts(): TestLog['parts'] {
     return {
       read: (_, partition, offset, { maxRecords }) => Promise.resolve(this.#partitions[partition]!.slice(offset, offset + maxRecords)),
       wait: () => new Promise((resolve) => setTimeout(resolve, 5)),
@@ -64,7 +68,7 @@ export class MemoryLog {
   }
 }
 
-export function sinkOf<Row>(log: MemoryLog, store: RowStore<Row>, decode: (record: StoredRecord, partition: number) => Row, partitions: number, batchRecords = 100): { sink: Sink<Row>; hints: ConsumedOffset[][] } {
+export function sinkOf<Row>(log: TestLog, store: RowStore<Row>, decode: (record: StoredRecord, partition: number) => Row, partitions: number, batchRecords = 100): { sink: Sink<Row>; hints: ConsumedOffset[][] } {
   const hints: ConsumedOffset[][] = [];
   const settings = { ...sinkDefaults, name: 'test', topic, partitions, batchMs: 5, batchRecords, retryFirstMs: 5, retryMaxMs: 20 };
   const hint = (consumed: readonly ConsumedOffset[]): Promise<void> => {

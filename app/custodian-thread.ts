@@ -1,0 +1,19 @@
+import { openJournal } from '../core/journal.js';
+import { Custodian } from './custodian.js';
+import { serve } from './rpc.js';
+import { offer, threadData } from './worker.js';
+
+/** The thread of the registry and the keys: PGlite computes on the thread it runs on, so it has one of its own. */
+let custodian: Custodian | undefined;
+
+offer({
+  start: async () => {
+    const { data_dir: dir, passphrase, log_level: level } = threadData.config;
+    custodian = await Custodian.open({ dir, passphrase });
+    if (custodian.warning !== null) openJournal('custodian', level).warn(custodian.warning);
+    for (const port of Object.values(threadData.ports)) serve(port, custodian);
+  },
+  stop: async () => {
+    await custodian?.close();
+  },
+});

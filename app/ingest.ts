@@ -1,0 +1,47 @@
+import { systemClock } from '../core/clock.js';
+import type { Config } from '../core/config.js';
+import { micros, type PatientId } from '../core/ids.js';
+import { SpamerError } from '../core/errors.js';
+import type { Journal } from '../core/journal.js';
+import { limits } from '../core/limits.js';
+import { IngestServer, ingestDefaults } from '../ingest/server.js';
+import type { Writer } from '../log/log.js';
+import { Sealer } from '../security/envelope.js';
+import { tokenDevice, verifyDeviceToken } from '../security/tokens.js';
+import type { Custodian } from './custodian.js';
+import type { Remote } from './rpc.js';
+
+/** The devices' door, with the custodian's registry and keys behind it. */
+export function startIngest(config: Config, writer: Writer, custodian: Remote<Custodian>, journal: Journal): Promise<IngestServer> {
+  const { tls_cert_file: certFile, tls_key_file: keyFile } = config;
+  return IngestServer.start({
+    writer,
+    journal,
+    devices: custodian,
+    tokens: {
+      verify: async (token) => {
+        const entry = await custodian.deviceEntry(tokenDevice(token));
+        if (entry === null || entry.state !== 'active') throw new SpamerError('unauthenticated', 'the token is not valid');
+        const { device, jtiHash, expiresAt } = verifyDeviceToken(token, entry.publicKey, micros(systemClock.now()), config.clock_skew_max_s);
+        return { device, id: jtiHash.toString('hex'), expiresAtUs: expiresAt };
+      },
+    },
+    // A sealer is one session of nonces: this thread seals with it and no other does.
+    sealFor: async (patient: PatientId) => {
+      const key = await custodian.current(patient);
+      if (key === null) return null;
+      const sealer = new Sealer({ ...key, secret: Buffer.from(key.secret) });
+      return (plain, context) => sealer.seal(plain, context);
+    },
+    settings: {
+      ...ingestDefaults,
+      host: config.ingest_host,
+      port: config.ingest_port,
+      tls: certFile === undefined || keyFile === undefined ? null : { certFile, keyFile },
+      partitions: config.log_partitions,
+      framesPerS: config.device_frames_per_s_max,
+      bytesPerS: config.device_bytes_per_s_max,
+      limits: { ...limits, connectionsMax: config.connections_max },
+    },
+  });
+}

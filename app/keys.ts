@@ -1,0 +1,40 @@
+import { limits } from '../core/limits.js';
+import type { PatientId, StudyId } from '../core/ids.js';
+import { Vault, type DataKey as StageKey } from '../processors/vault.js';
+import type { Memberships } from '../processors/studies.js';
+import { envelopeKey, Opener, Sealer, type DataKey } from '../security/envelope.js';
+import type { Remote } from './rpc.js';
+import type { Custodian } from './custodian.js';
+
+/** How long a thread may go on with a key before it asks again, so that a destroyed key dies everywhere. */
+const keyAgeMaxMs = 30_000;
+
+/** Structured clone turns a Buffer into a Uint8Array; the envelope wants the former. */
+function withBuffer(key: StageKey | null): DataKey | null {
+  return key === null ? null : { ...key, secret: Buffer.from(key.secret.buffer, key.secret.byteOffset, key.secret.byteLength) };
+}
+
+/** Opening and sealing for one thread, with the custodian's keys. */
+export function vaultOf(custodian: Remote<Custodian>): Vault {
+  const keys = {
+    current: async (patient: PatientId) => withBuffer(await custodian.current(patient)),
+    get: async (patient: PatientId, epoch: number) => withBuffer(await custodian.get(patient, epoch)),
+  };
+  const envelopes = {
+    keyOf: envelopeKey,
+    sealer: (key: StageKey) => new Sealer(withBuffer(key) as DataKey),
+    opener: (key: StageKey) => new Opener(withBuffer(key) as DataKey),
+  };
+  return new Vault(keys, envelopes, { keysMax: limits.dataKeysCachedMax, keyAgeMaxMs });
+}
+
+/** Memberships as the anonymize stage wants them. */
+export function membershipsOf(custodian: Remote<Custodian>): Memberships {
+  return {
+    generation: () => custodian.generation(),
+    contributed: async (study: StudyId, patient: PatientId) => {
+      await custodian.contributed(study, patient);
+    },
+    memberships: (patient: PatientId) => custodian.memberships(patient),
+  };
+}

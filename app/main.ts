@@ -1,0 +1,115 @@
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { systemClock } from '../core/clock.js';
+import type { Config } from '../core/config.js';
+import { SpamerError } from '../core/errors.js';
+import { faultOf, type Journal } from '../core/journal.js';
+import { Lifecycle } from '../core/lifecycle.js';
+import type { IngestServer } from '../ingest/server.js';
+import { buildServer } from '../query/server.js';
+import type { AnonymizeThread } from './anonymize-thread.js';
+import type { Custodian } from './custodian.js';
+import { startIngest } from './ingest.js';
+import { queryPorts } from './ports.js';
+import type { RecordThread } from './record-thread.js';
+import type { Remote } from './rpc.js';
+import { connect } from './rpc.js';
+import type { StoresThread } from './stores-thread.js';
+import { line, startThread } from './thread.js';
+import { openLog } from './worker.js';
+
+export interface ProgramOptions {
+  readonly journal: Journal;
+  /** false: no device port and no stages; what commands use while no server runs. */
+  readonly stream: boolean;
+  /** Lets the page in without a token, to the demo patients only. */
+  readonly demo?: boolean;
+}
+
+export interface Program {
+  readonly http: string;
+  /** null: started without the device port. */
+  readonly ingest: string | null;
+  readonly journal: Journal;
+  readonly custodian: Remote<Custodian>;
+  /** Resolves when a part died that the program can't go on without. */
+  readonly failed: Promise<void>;
+  stop(): Promise<void>;
+}
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+const retainEveryMs = 60_000;
+const tokenSeconds = 366 * 86_400;
+
+/**
+ * The composition root: opens the log, starts the threads (custodian, stores, the two stages), the devices' door and the HTTP API,
+ * in this order, and stops them in reverse.
+ * @throws SpamerError that says which setting or file is wrong; then everything started is stopped again and nothing was changed.
+ */
+export async function startProgram(config: Config, options: ProgramOptions): Promise<Program> {
+  const { journal } = options;
+  mkdirSync(config.data_dir, { recursive: true, mode: 0o700 });
+  const lifecycle = new Lifecycle(journal);
+  let fail: () => void = () => undefined;
+  const failed = new Promise<void>((resolve) => { fail = resolve; });
+  const onDeath = (name: string, error: unknown): void => {
+    journal.error('a thread died; stopping, which is safe by [DURABLE]', { stage: name, fault: faultOf(error) });
+    fail();
+  };
+
+  const log = await openLog(config, journal);
+  await lifecycle.start(() => ({ name: 'log', stop: () => log.close() }));
+
+  const forMain = line();
+  const forAnonymize = line();
+  const forRecord = line();
+  await lifecycle.start(() => startThread('custodian-thread', { config, ports: { main: forMain.serving, anonymize: forAnonymize.serving, record: forRecord.serving } }, onDeath));
+  const connection = connect<Custodian>(forMain.calling);
+  await lifecycle.start(() => ({ name: 'custodian line', stop: async () => { connection.disconnect('stopping'); forMain.calling.close(); } }));
+  const custodian = connection.api;
+  await ensureAdminToken(config, custodian);
+
+  const stores = await lifecycle.start(() => startThread<StoresThread>('stores-thread', { config, ports: {} }, onDeath));
+  let anonymize: Remote<AnonymizeThread> | null = null;
+  let record: Remote<RecordThread> | null = null;
+  let ingest: IngestServer | null = null;
+  if (options.stream) {
+    anonymize = (await lifecycle.start(() => startThread<AnonymizeThread>('anonymize-thread', { config, ports: { custodian: forAnonymize.calling } }, onDeath))).api;
+    record = (await lifecycle.start(() => startThread<RecordThread>('record-thread', { config, ports: { custodian: forRecord.calling } }, onDeath))).api;
+    const writer = await log.writer('ingest', { thread: true });
+    await lifecycle.start(() => ({ name: 'ingest writer', stop: () => writer.close() }));
+    ingest = await lifecycle.start(() => startIngest(config, writer, custodian, journal));
+    const retention = setInterval(() => {
+      log.retain(systemClock.now()).then(
+        ({ heldBack }) => { for (const { topic, partition, consumer, records } of heldBack) journal.warn('retention waits for a consumer', { topic, partition, stage: consumer, count: records }); },
+        (error: unknown) => journal.warn('retention failed; trying again', { fault: faultOf(error) }),
+      );
+    }, retainEveryMs);
+    await lifecycle.start(() => ({ name: 'retention', stop: async () => clearInterval(retention) }));
+  } else {
+    forAnonymize.calling.close();
+    forRecord.calling.close();
+  }
+
+  const ports = queryPorts({ config, journal, log, custodian, stores: stores.api, anonymize, record, ingest, demo: options.demo === true });
+  const consoleDir = fileURLToPath(new URL('../console', import.meta.url));
+  const api = await buildServer(ports, { version, consoleDir: existsSync(consoleDir) ? consoleDir : null });
+  await lifecycle.start(() => ({ name: 'http', stop: () => api.close() }));
+  const http = await api.listen({ host: config.http_host, port: config.http_port }).catch(async (cause: unknown) => {
+    await lifecycle.stop();
+    const taken = cause instanceof Error && 'code' in cause && cause.code === 'EADDRINUSE';
+    throw new SpamerError(taken ? 'port_taken' : 'config_invalid', taken ? 'the HTTP port is taken' : 'cannot listen on the HTTP address', { where: `${config.http_host}:${config.http_port}`, cause });
+  });
+  return { http, ingest: ingest?.url ?? null, journal, custodian, failed, stop: () => lifecycle.stop() };
+}
+
+/** The local administrator's token, in a file that only the operator can read; made once. */
+async function ensureAdminToken(config: Config, custodian: Remote<Custodian>): Promise<void> {
+  const file = join(config.data_dir, 'admin.token');
+  const known = existsSync(file) ? await custodian.verifyToken(readFileSync(file, 'utf8').trim()) : null;
+  if (known !== null) return;
+  const { token } = await custodian.createToken({ role: 'admin', subject: 'local administrator', expiresInS: tokenSeconds });
+  writeFileSync(file, `${token}\n`, { mode: 0o600 });
+  chmodSync(file, 0o600);
+}

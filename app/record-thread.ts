@@ -1,0 +1,41 @@
+import { systemClock } from '../core/clock.js';
+import { openJournal } from '../core/journal.js';
+import { recordDefaults, RecordWork, type RecordStats } from '../processors/record-stage.js';
+import { Stage, stageDefaults, type LoopStats } from '../processors/stage.js';
+import type { Writer } from '../log/log.js';
+import type { LmdbLog } from '../log/lmdb.js';
+import type { Custodian } from './custodian.js';
+import { vaultOf } from './keys.js';
+import { connect } from './rpc.js';
+import type { ThreadApi } from './thread.js';
+import { offer, openLog, threadData } from './worker.js';
+
+export interface RecordThread extends ThreadApi {
+  stats(): Promise<RecordStats & LoopStats>;
+}
+
+const { config, ports } = threadData;
+const journal = openJournal('record', config.log_level);
+let log: LmdbLog;
+let writer: Writer;
+let work: RecordWork;
+let stage: Stage;
+
+const api: RecordThread = {
+  start: async () => {
+    const custodian = connect<Custodian>(ports['custodian'] as NonNullable<(typeof ports)['custodian']>).api;
+    log = await openLog(config, journal);
+    writer = await log.writer('record');
+    const validate = { skewMaxUs: config.clock_skew_max_s * 1e6, ageMaxUs: null };
+    work = new RecordWork(writer, vaultOf(custodian), systemClock, { ...recordDefaults, bucketUs: config.chunk_seconds * 1e6, validate }, journal);
+    stage = new Stage(log, writer, work, { ...stageDefaults, topic: 'vitals.raw', partitions: config.log_partitions }, journal);
+    stage.start();
+  },
+  stop: async () => {
+    await stage.stop();
+    await writer.close();
+    await log.close();
+  },
+  stats: async () => ({ ...work.stats, ...stage.stats }),
+};
+offer(api);

@@ -1,0 +1,64 @@
+import { join } from 'node:path';
+import { systemClock } from '../core/clock.js';
+import { openJournal } from '../core/journal.js';
+import type { ConsumedOffset, Writer } from '../log/log.js';
+import type { LmdbLog } from '../log/lmdb.js';
+import { decodeAnalytics, type AnalyticsReads, type AnalyticsRecord } from '../sinks/analytics.js';
+import { openDuckDbStores, type Stores } from '../sinks/duckdb.js';
+import { decodeChunk, type ChunkRecord, type PmrReads } from '../sinks/pmr.js';
+import { Sink, sinkDefaults, type SinkParts, type SinkStatus } from '../sinks/sink.js';
+import type { ThreadApi } from './thread.js';
+import { offer, openLog, threadData } from './worker.js';
+
+/** The thread that owns the store files: all their writes and reads go through it (FACTS: two instances on one file see nothing of each other). */
+export interface StoresThread extends ThreadApi, AnalyticsReads, PmrReads {
+  status(): Promise<readonly SinkStatus[]>;
+  /** Milliseconds from receipt to queryable of the record stored last; null before the first. */
+  freshness(): Promise<number | null>;
+}
+
+const { config } = threadData;
+const journal = openJournal('stores', config.log_level);
+let log: LmdbLog;
+let writer: Writer;
+let stores: Stores;
+let analytics: Sink<AnalyticsRecord>;
+let pmr: Sink<ChunkRecord>;
+let freshnessMs: number | null = null;
+
+function sinkParts<Row>(name: string, store: SinkParts<Row>['store'], decode: SinkParts<Row>['decode']): SinkParts<Row> {
+  const hint = async (consumed: readonly ConsumedOffset[]): Promise<void> => {
+    // Called after each commit of the store: from now on its rows can be queried.
+    if (name === 'analytics' && analytics.status().lastTimeUs > 0) freshnessMs = (systemClock.now() - analytics.status().lastTimeUs) / 1000;
+    await writer.commit({ records: [], consumed: consumed.map((offset) => ({ ...offset, consumer: name })) });
+  };
+  return { log, store, decode, hint, journal, clock: systemClock };
+}
+
+const api: StoresThread = {
+  start: async () => {
+    log = await openLog(config, journal);
+    writer = await log.writer('sinks');
+    stores = await openDuckDbStores({ folder: join(config.data_dir, 'stores'), analyticsMemoryMb: config.store_memory_mb, pmrMemoryMb: Math.max(64, config.store_memory_mb / 2) });
+    analytics = new Sink({ ...sinkDefaults, name: 'analytics', topic: 'vitals.anonymized', partitions: config.log_partitions }, sinkParts('analytics', stores.analytics, decodeAnalytics)).start();
+    pmr = new Sink({ ...sinkDefaults, name: 'pmr', topic: 'pmr.chunks', partitions: config.log_partitions }, sinkParts('pmr', stores.pmr, decodeChunk)).start();
+  },
+  stop: async () => {
+    await Promise.all([analytics.stop(), pmr.stop()]);
+    await stores.close();
+    await writer.close();
+    await log.close();
+  },
+  freshness: async () => freshnessMs,
+  status: async () => [analytics.status(), pmr.status()],
+  analyticsCounts: () => stores.analytics.analyticsCounts(),
+  analyticsTotals: () => stores.analytics.analyticsTotals(),
+  datasets: () => stores.analytics.datasets(),
+  numerics: (query) => stores.analytics.numerics(query),
+  runs: (query) => stores.analytics.runs(query),
+  aggregates: (query) => stores.analytics.aggregates(query),
+  pmrCounts: () => stores.pmr.pmrCounts(),
+  pmrTotals: () => stores.pmr.pmrTotals(),
+  chunks: (query) => stores.pmr.chunks(query),
+};
+offer(api);

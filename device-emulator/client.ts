@@ -1,0 +1,378 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { WebSocket, type RawData } from 'ws';
+import { SpamerError } from '../core/errors.js';
+import { decode, encode, headerBytes, messageName } from '../schemas/codec.js';
+import { frameMessage } from '../schemas/frames.js';
+import type { Command, Hello, Nack } from '../schemas/types.js';
+import type { FrameBuffer } from './buffer.js';
+import type { Faults } from './faults.js';
+import { signDeviceToken, type Jwk } from './key.js';
+
+export type DeviceEventNote =
+  | { readonly kind: 'connected'; readonly epoch: number; readonly resumeSeq: number }
+  | { readonly kind: 'disconnected'; readonly code: number; readonly reason: string }
+  /** The server answered the handshake with another HTTP status, or there is none; `retryMs` until the next try. */
+  | { readonly kind: 'unreachable'; readonly status: number | null; readonly retryMs: number }
+  | { readonly kind: 'acked'; readonly seq: number; readonly frames: number }
+  | { readonly kind: 'nacked'; readonly seq: number; readonly code: string; readonly resend: boolean }
+  | { readonly kind: 'command'; readonly name: string; readonly code: string };
+
+/** Answers a command with `ok` or a code of its own. */
+export type CommandHandler = (name: string, args: Readonly<Record<string, string>>) => Promise<string> | string;
+
+export interface ClientOptions {
+  readonly url: string;
+  readonly deviceId: string;
+  readonly privateKey: Jwk;
+  readonly buffer: FrameBuffer;
+  readonly faults: Faults;
+  /** Device clock, µs. */
+  readonly now: () => number;
+  readonly onEvent?: ((note: DeviceEventNote) => void) | undefined;
+  readonly onCommand?: CommandHandler | undefined;
+  readonly startedAtUs: number;
+  readonly ackTimeoutMs?: number | undefined;
+  readonly statusMs?: number | undefined;
+  readonly backoffMs?: number | undefined;
+}
+
+export interface ClientCounts {
+  sent: number;
+  resent: number;
+  acked: number;
+  refused: number;
+  connections: number;
+}
+
+const subprotocol = 'spamer.v1';
+const backoffMaxMs = 30_000;
+/** Handshakes refused in a row after which waiting won't help: key unknown, device revoked, clock wrong. */
+const refusalsMax = 5;
+/** So often the server may fail to read one frame before its content is given up. */
+const attemptsMax = 4;
+const commandsRemembered = 256;
+
+interface Live {
+  readonly socket: WebSocket;
+  readonly hello: Hello;
+  sent: number;
+  sentBytes: number;
+  /** No sending before this, ms. */
+  pausedUntil: number;
+  progressAt: number;
+}
+
+/**
+ * The connection of one device: it resumes from Hello, keeps within the window, sends again what was refused for now, and
+ * comes back after a loss with growing, jittered pauses.
+ */
+export class DeviceClient {
+  readonly counts: ClientCounts = { sent: 0, resent: 0, acked: 0, refused: 0, connections: 0 };
+  readonly #options: ClientOptions;
+  #live: Live | null = null;
+  #window = 256;
+  #high = 0;
+  #skipped = new Set<number>();
+  #attempts = { seq: 0, count: 0 };
+  #waiters: Array<() => void> = [];
+  #pumping = false;
+  readonly #results = new Map<string, string>();
+  #fresh: boolean;
+
+  constructor(options: ClientOptions) {
+    this.#options = options;
+    this.#fresh = !options.buffer.resumed;
+  }
+
+  /** Stays connected until `signal`. @throws SpamerError `unauthenticated` after repeated refusals, `replaced`. */
+  async run(signal: AbortSignal): Promise<void> {
+    for (let failures = 0, refusals = 0; !signal.aborted;) {
+      const end = await this.#connection(signal);
+      if (signal.aborted) return;
+      if (end.helloed) [failures, refusals] = [0, 0];
+      if (end.reason === 'replaced') throw new SpamerError('replaced', 'another connection of this device took over');
+      if (end.status === 401 || end.status === 403) refusals += 1;
+      if (refusals >= refusalsMax) throw new SpamerError('unauthenticated', 'the server refuses this device', { where: this.#options.url });
+      const retryMs = Math.random() * Math.min(backoffMaxMs, (this.#options.backoffMs ?? 250) * 2 ** failures);
+      failures = Math.min(failures + 1, 10);
+      if (!end.helloed) this.#options.onEvent?.({ kind: 'unreachable', status: end.status, retryMs: Math.round(retryMs) });
+      await sleep(retryMs, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  /** To be called after `buffer.append`. Frames appended in one turn share messages. */
+  offer(): void {
+    if (this.#pumping) return;
+    this.#pumping = true;
+    setImmediate(() => {
+      this.#pumping = false;
+      this.#pump();
+    });
+  }
+
+  /** Resolves when fewer frames wait than the window holds: the pace of `max`. */
+  async room(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && this.#options.buffer.frames >= this.#window) await this.#change(signal);
+  }
+
+  /** Resolves when every frame is acknowledged, or refused for good. */
+  async drained(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && this.#options.buffer.frames > 0) await this.#change(signal);
+  }
+
+  async #change(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return;
+    await new Promise<void>((resolve) => {
+      const done = (): void => {
+        signal.removeEventListener('abort', done);
+        resolve();
+      };
+      signal.addEventListener('abort', done, { once: true });
+      this.#waiters.push(done);
+    });
+  }
+
+  #connection(signal: AbortSignal): Promise<{ helloed: boolean; status: number | null; reason: string }> {
+    const { url, deviceId, privateKey, now } = this.#options;
+    return new Promise((resolve) => {
+      const token = signDeviceToken({ device: deviceId, privateKey, nowMs: Math.floor(now() / 1000) });
+      const socket = new WebSocket(url, subprotocol, { headers: { authorization: `Bearer ${token}` }, perMessageDeflate: false, handshakeTimeout: 10_000, maxPayload: 1024 * 1024 });
+      let status: number | null = null;
+      let helloed = false;
+      let heardAt = Date.now();
+      const abort = (): void => {
+        socket.close(1001);
+        setTimeout(() => socket.terminate(), 1_000).unref();
+      };
+      const watch = setInterval(() => this.#watch(socket, heardAt), 250);
+      const report = setInterval(() => this.#status(), this.#options.statusMs ?? 10_000);
+      signal.addEventListener('abort', abort, { once: true });
+      socket.on('unexpected-response', (request, response) => {
+        status = response.statusCode ?? null;
+        response.resume();
+        request.destroy();
+        socket.terminate();
+      });
+      socket.on('error', () => undefined);
+      socket.on('ping', () => { heardAt = Date.now(); });
+      socket.on('message', (data: RawData) => {
+        heardAt = Date.now();
+        helloed ||= this.#message(socket, data as Buffer);
+      });
+      socket.on('close', (code, reason) => {
+        clearInterval(watch);
+        clearInterval(report);
+        signal.removeEventListener('abort', abort);
+        if (this.#live?.socket === socket) this.#live = null;
+        if (helloed) this.#options.onEvent?.({ kind: 'disconnected', code, reason: reason.toString() });
+        resolve({ helloed, status, reason: code === 4001 ? 'replaced' : reason.toString() });
+      });
+      if (signal.aborted) abort();
+    });
+  }
+
+  /** @returns whether it was the Hello. */
+  #message(socket: WebSocket, data: Buffer): boolean {
+    try {
+      switch (messageName(data)) {
+        case 'Hello': this.#hello(socket, decode('Hello', data)); return true;
+        case 'Ack': this.#ack(decode('Ack', data)); return false;
+        case 'Nack': this.#nack(decode('Nack', data)); return false;
+        case 'Command': void this.#command(socket, decode('Command', data)); return false;
+        default: return false;
+      }
+    } catch {
+      // A server that sends what can't be read is no server of ours.
+      socket.close(1002);
+      return false;
+    }
+  }
+
+  #hello(socket: WebSocket, hello: Hello): void {
+    const { buffer, onEvent } = this.#options;
+    this.#agree(hello);
+    this.#fresh = false;
+    this.#skipped.clear();
+    this.#window = hello.windowFrames;
+    this.counts.connections += 1;
+    this.#live = { socket, hello, sent: buffer.acked, sentBytes: 0, pausedUntil: 0, progressAt: Date.now() };
+    onEvent?.({ kind: 'connected', epoch: buffer.epoch, resumeSeq: buffer.acked + 1 });
+    this.#status();
+    this.#changed();
+    this.#pump();
+  }
+
+  /** Brings the device's counter and the server's mark together [ONCE]. */
+  #agree(hello: Hello): void {
+    const { buffer } = this.#options;
+    if (this.#fresh && hello.epoch > 0) {
+      // A device without memory can't know whether its numbers were used before.
+      this.#renumber(hello.epoch + 1);
+    } else if (hello.epoch > buffer.epoch) {
+      this.#renumber(hello.epoch + 1);
+    } else if (hello.epoch === buffer.epoch) {
+      if (hello.durableSeq >= buffer.next) {
+        buffer.ack(buffer.next - 1);
+        this.#renumber(hello.epoch + 1);
+      } else if (hello.durableSeq < buffer.acked && !buffer.resumed) {
+        // The server was set back: what it lost is gone here too, the rest goes under a new epoch.
+        this.#renumber(hello.epoch + 1);
+      } else {
+        if (hello.durableSeq < buffer.acked) buffer.acked = hello.durableSeq;
+        buffer.ack(hello.durableSeq);
+      }
+    } else if (buffer.acked > 0) {
+      this.#renumber(buffer.epoch + 1);
+    }
+    buffer.resumed = false;
+  }
+
+  #renumber(epoch: number): void {
+    this.#options.buffer.renumber(epoch);
+    this.#high = 0;
+  }
+
+  #ack({ epoch, seq }: { epoch: number; seq: number }): void {
+    const { buffer } = this.#options;
+    if (epoch !== buffer.epoch) return;
+    this.#passed(Math.max(seq, buffer.acked));
+  }
+
+  #passed(seq: number): void {
+    const { buffer, onEvent } = this.#options;
+    const live = this.#live;
+    const before = buffer.acked;
+    let upTo = seq;
+    while (this.#skipped.delete(upTo + 1)) upTo += 1;
+    for (let done = before + 1; live !== null && done <= Math.min(upTo, live.sent); done++) live.sentBytes -= buffer.body(done).length;
+    buffer.ack(upTo);
+    if (live !== null) {
+      live.sent = Math.max(live.sent, buffer.acked);
+      live.progressAt = Date.now();
+      if (live.sent === buffer.acked) live.sentBytes = 0;
+    }
+    this.counts.acked += buffer.acked - before;
+    if (buffer.acked > before) onEvent?.({ kind: 'acked', seq: buffer.acked, frames: buffer.acked - before });
+    this.#changed();
+    this.#pump();
+  }
+
+  #nack({ epoch, seq, code, resend, retryAfterMs }: Nack): void {
+    const { buffer, onEvent } = this.#options;
+    onEvent?.({ kind: 'nacked', seq, code, resend });
+    if (code === 'epoch_old') {
+      // Hello of the next connection names the epoch to go on with.
+      this.#live?.socket.close(1000);
+    } else if (!resend && seq > buffer.acked && epoch === buffer.epoch) {
+      // Passed for good: its seq counts, its content is lost.
+      this.counts.refused += 1;
+      this.#skipped.add(seq);
+      this.#passed(buffer.acked);
+    } else {
+      // Known only as "what you sent could not be read": from the first unacknowledged frame on, once more.
+      if (!resend) this.#tried(buffer.acked + 1);
+      this.#rewind(retryAfterMs);
+    }
+  }
+
+  #tried(seq: number): void {
+    this.#attempts = this.#attempts.seq === seq ? { seq, count: this.#attempts.count + 1 } : { seq, count: 1 };
+    if (this.#attempts.count < attemptsMax) return;
+    this.#options.buffer.hollow(seq);
+    this.counts.refused += 1;
+  }
+
+  #rewind(afterMs: number): void {
+    const live = this.#live;
+    if (live === null) return;
+    live.sent = this.#options.buffer.acked;
+    live.sentBytes = 0;
+    live.pausedUntil = Date.now() + afterMs;
+    live.progressAt = live.pausedUntil;
+    if (afterMs === 0) this.offer();
+    else setTimeout(() => this.#pump(), afterMs).unref();
+  }
+
+  /** Sends what the window allows; several frames share a message. */
+  #pump(): void {
+    const live = this.#live;
+    if (live === null || live.socket.readyState !== WebSocket.OPEN || Date.now() < live.pausedUntil) return;
+    const { buffer, faults } = this.#options;
+    if (live.sent === buffer.acked) live.progressAt = Date.now();
+    for (;;) {
+      const bodies = this.#batch(live);
+      if (bodies.length === 0) return;
+      faults.transmit(frameMessage(bodies), (message) => { if (live.socket.readyState === WebSocket.OPEN) live.socket.send(message); }, () => live.socket.terminate());
+    }
+  }
+
+  #batch(live: Live): Buffer[] {
+    const { buffer } = this.#options;
+    const { windowFrames, windowBytes, messageBytesMax } = live.hello;
+    const bodies: Buffer[] = [];
+    let bytes = headerBytes;
+    while (live.sent + 1 < buffer.next && live.sent - buffer.acked < windowFrames) {
+      const body = buffer.body(live.sent + 1);
+      if (bytes + body.length > messageBytesMax && bodies.length > 0) break;
+      if (live.sentBytes + body.length > windowBytes) break;
+      bodies.push(body);
+      bytes += body.length;
+      live.sentBytes += body.length;
+      live.sent += 1;
+      if (live.sent > this.#high) this.counts.sent += 1;
+      else this.counts.resent += 1;
+      this.#high = Math.max(this.#high, live.sent);
+    }
+    return bodies;
+  }
+
+  /** A message may be lost on the way into a dying connection, so silence is answered by sending again. */
+  #watch(socket: WebSocket, heardAt: number): void {
+    const live = this.#live;
+    if (Date.now() - heardAt > 60_000) {
+      socket.terminate();
+      return;
+    }
+    if (live?.socket !== socket || live.sent === this.#options.buffer.acked) return;
+    if (Date.now() - live.progressAt > (this.#options.ackTimeoutMs ?? 5_000)) this.#rewind(0);
+  }
+
+  #status(): void {
+    const { buffer, faults, now, startedAtUs } = this.#options;
+    const socket = this.#live?.socket;
+    if (socket?.readyState !== WebSocket.OPEN) return;
+    const batteryPercent = faults.battery((Date.now() * 1000 - startedAtUs) / 1e6);
+    socket.send(encode('Status', { sentAt: Math.floor(now()), batteryPercent, bufferedFrames: buffer.frames, droppedFrames: buffer.dropped }));
+  }
+
+  async #command(socket: WebSocket, command: Command): Promise<void> {
+    const id = Buffer.from(command.id).toString('hex');
+    const code = this.#results.get(id) ?? (await this.#perform(command));
+    // An order that comes again is answered again, not done again.
+    this.#results.set(id, code);
+    const [oldest] = this.#results.keys();
+    if (this.#results.size > commandsRemembered && oldest !== undefined) this.#results.delete(oldest);
+    this.#options.onEvent?.({ kind: 'command', name: command.name, code });
+    if (socket.readyState === WebSocket.OPEN) socket.send(encode('CommandResult', { id: command.id, done: code === 'ok', code }));
+  }
+
+  async #perform({ name, args, expiresAt }: Command): Promise<string> {
+    if (expiresAt < this.#options.now()) return 'expired';
+    if (name === 'ping') return 'ok';
+    if (name === 'status') {
+      this.#status();
+      return 'ok';
+    }
+    try {
+      return (await this.#options.onCommand?.(name, args)) ?? 'unknown_command';
+    } catch {
+      return 'refused';
+    }
+  }
+
+  #changed(): void {
+    const waiting = this.#waiters;
+    this.#waiters = [];
+    for (const wake of waiting) wake();
+  }
+}

@@ -1,0 +1,60 @@
+/** A device's key pair, its key file, and the token it shows at the handshake (docs/protocol.md). */
+import { createPrivateKey, generateKeyPairSync, randomUUID, sign } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { SpamerError } from '../core/errors.js';
+import { limits } from '../core/limits.js';
+
+export type Jwk = Readonly<Record<string, string>>;
+
+export interface DeviceKey {
+  readonly privateKey: Jwk;
+  readonly publicKey: Jwk;
+}
+
+/** What `spamer device enroll --out` writes, mode 0600: the private key never leaves the device. */
+export interface KeyFile extends DeviceKey {
+  readonly device: string;
+  readonly url?: string;
+}
+
+export function generateDeviceKey(kind: 'ES256' | 'EdDSA' = 'EdDSA'): DeviceKey {
+  const pair = kind === 'ES256' ? generateKeyPairSync('ec', { namedCurve: 'P-256' }) : generateKeyPairSync('ed25519');
+  return { privateKey: { ...pair.privateKey.export({ format: 'jwk' }) } as Jwk, publicKey: { ...pair.publicKey.export({ format: 'jwk' }) } as Jwk };
+}
+
+/** @throws SpamerError `not_found`, `bad_request` naming the file, never its content. */
+export async function readKeyFile(file: string): Promise<KeyFile> {
+  const text = await readFile(file, 'utf8').catch((cause: unknown) => { throw new SpamerError('not_found', 'the key file cannot be read', { where: file, cause }); });
+  const wrong = new SpamerError('bad_request', 'not a key file of `spamer device enroll`', { where: file });
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw wrong;
+  }
+  if (typeof value !== 'object' || value === null) throw wrong;
+  const { device, privateKey, publicKey, url } = value as Partial<KeyFile>;
+  if (typeof device !== 'string' || typeof privateKey !== 'object' || typeof publicKey !== 'object') throw wrong;
+  return { device, privateKey, publicKey, ...(typeof url === 'string' ? { url } : {}) };
+}
+
+export interface TokenOptions {
+  readonly device: string;
+  readonly privateKey: Jwk;
+  /** Device clock, ms since the epoch. */
+  readonly nowMs?: number;
+  readonly ageS?: number;
+}
+
+const base64url = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url');
+
+/** A token for one handshake: each has its own `jti`, since the server takes it once. */
+export function signDeviceToken({ device, privateKey, nowMs = Date.now(), ageS = limits.deviceTokenAgeMaxS }: TokenOptions): string {
+  const elliptic = privateKey['kty'] === 'EC';
+  const iat = Math.floor(nowMs / 1000);
+  const head = base64url({ alg: elliptic ? 'ES256' : 'EdDSA', typ: 'JWT', kid: device });
+  const data = `${head}.${base64url({ iss: device, sub: device, aud: 'spamer-ingest', iat, exp: iat + ageS, jti: randomUUID() })}`;
+  const key = createPrivateKey({ key: { ...privateKey }, format: 'jwk' });
+  const signature = elliptic ? sign('sha256', Buffer.from(data), { key, dsaEncoding: 'ieee-p1363' }) : sign(null, Buffer.from(data), key);
+  return `${data}.${signature.toString('base64url')}`;
+}

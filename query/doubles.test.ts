@@ -1,0 +1,158 @@
+/** Realistic providers of the API's ports, in memory, for the tests of this folder. */
+import { EventEmitter, once } from 'node:events';
+import { uuidBytes, type DeviceId, type PatientId } from '../core/ids.js';
+import { silentJournal } from '../core/journal.js';
+import { SpamerError } from '../core/errors.js';
+import { partitionOf, type StoredRecord } from '../log/log.js';
+import { encode, encodeBody } from '../schemas/codec.js';
+import { encodeChunkContent, encodeFrameBody, type DecodedFrame } from '../schemas/frames.js';
+import type { Block, PmrChunk } from '../schemas/types.js';
+import { deflateRawSync } from 'node:zlib';
+import type { LedgerChannel, NumericRow, Principal, QueryPorts, RunRow } from './ports.js';
+
+export const patient = '11111111-1111-4111-8111-111111111111' as PatientId;
+export const stranger = '22222222-2222-4222-8222-222222222222' as PatientId;
+export const device = '33333333-3333-4333-8333-333333333333' as DeviceId;
+export const t0 = 1_700_000_000_000_000;
+
+export const principals: Readonly<Record<string, Principal>> = {
+  researcher: { role: 'researcher', subject: 'r', studies: ['ward'] },
+  clinician: { role: 'clinician', subject: 'c', patients: [patient] },
+  engineer: { role: 'engineer', subject: 'e' },
+  admin: { role: 'admin', subject: 'a' },
+  demo: { role: 'demo', subject: 'guest', patients: [patient] },
+};
+
+export const frame = (seq: number, fromUs: number): DecodedFrame => ({
+  epoch: 1,
+  seq,
+  sentAt: fromUs,
+  waveforms: [{ code: 131330, unit: 266418, t0: fromUs, periodNs: 4_000_000, scale: 0.005, offset: 0, samples: Int32Array.from({ length: 250 }, (_, index) => index - 100) }],
+  numerics: [{ code: 147842, unit: 264864, time: fromUs, value: 72 }],
+  events: [],
+});
+
+/** XOR with a byte of the context: a stand-in that fails, as the real seal does, when the context differs. */
+const mask = (context: Uint8Array): number => context.reduce((sum, byte) => (sum * 31 + byte) & 0xff, 7);
+const sealWith = (plain: Uint8Array, context: Uint8Array): Buffer => Buffer.concat([Buffer.of(mask(context)), Buffer.from(plain)]);
+
+export function blockMessage(frames: readonly DecodedFrame[], whose: PatientId = patient): Buffer {
+  const empty: Block = {
+    device: uuidBytes(device), patient: uuidBytes(whose), boundFrom: 0, boundUntil: null, receivedAt: t0, epoch: 1,
+    seqFirst: frames[0]?.seq ?? 1, seqLast: frames.at(-1)?.seq ?? 1, frameSchema: 1, counts: [], sealed: Buffer.alloc(0),
+  };
+  return encode('Block', { ...empty, sealed: sealWith(Buffer.concat(frames.map(encodeFrameBody)), encodeBody('Block', empty)) });
+}
+
+export function chunkMessage(frames: readonly DecodedFrame[], whose: PatientId = patient): Buffer {
+  const plain = encodeChunkContent(frames.map(encodeFrameBody));
+  const empty: PmrChunk = {
+    patient: uuidBytes(whose), device: uuidBytes(device), timeFirst: t0, timeLast: t0 + 1e6, receivedFrom: t0, frameSchema: 1,
+    compression: 'DEFLATE_RAW', plainBytes: plain.length, counts: [], sealed: Buffer.alloc(0),
+  };
+  return encode('PmrChunk', { ...empty, sealed: sealWith(deflateRawSync(plain), encodeBody('PmrChunk', empty)) });
+}
+
+const series = { study: 'ward', policy: 'ab'.repeat(32), pseudonym: '44444444-4444-4444-8444-444444444444', group: { sex: 'F', note: 'a "quoted", text' }, year: 2023, unit: 264864 };
+export const numericRows: readonly NumericRow[] = [
+  { ...series, basis: 'SHIFTED', code: 147842, tUs: t0 + 1, value: 71.5 },
+  { ...series, basis: 'RELATIVE', year: null, code: 150456, tUs: 2_000_000, value: 98 },
+];
+export const runRows: readonly RunRow[] = [{ ...series, basis: 'RELATIVE', code: 131330, t0Us: 0, periodNs: 4_000_000, scale: 0.005, offset: 0, samples: [1, -2, 2 ** 31 - 1, -(2 ** 31)] }];
+
+export const channel: LedgerChannel = { device, code: 147842, accepted: 100, stored: 80, rejected: 10, held: 5, inFlight: 5, rejectedByReason: { value_out_of_range: 10 }, balanced: true };
+
+/** A log of one topic of two partitions that grows when told. */
+export class GrowingLog {
+  readonly #records: StoredRecord[][] = [[], []];
+  readonly #grown = new EventEmitter().setMaxListeners(0);
+  readonly reads: number[] = [];
+
+  append(value: Buffer): void {
+    const key = uuidBytes(device);
+    const records = this.#records[partitionOf(key, 2)];
+    records?.push({ offset: records.length, key, timeUs: t0, value });
+    this.#grown.emit('grown');
+  }
+
+  topics = (): ReturnType<QueryPorts['log']['topics']> => [{ name: 'vitals.raw', partitions: 2, writer: 'ingest', consumers: [], retentionAgeUs: null, retentionBytes: null }];
+
+  async read(_topic: string, partition: number, offset: number): Promise<readonly StoredRecord[]> {
+    this.reads.push(partition);
+    return this.#records[partition]?.slice(offset) ?? [];
+  }
+
+  async wait(_topic: string, partition: number, offset: number, signal: AbortSignal): Promise<void> {
+    if ((this.#records[partition]?.length ?? 0) > offset) return;
+    await once(this.#grown, 'grown', { signal }).catch(() => undefined);
+  }
+
+  status = async (): ReturnType<QueryPorts['log']['status']> => this.#records.map((records, partition) => ({ topic: 'vitals.raw', partition, start: 0, end: records.length, bytes: 1 }));
+}
+
+export interface Doubles {
+  readonly ports: QueryPorts;
+  readonly log: GrowingLog;
+  /** What providers were asked, in order. */
+  readonly calls: Array<readonly [string, unknown]>;
+  readonly tokens: Map<string, Principal>;
+}
+
+export function doubles(change: Partial<QueryPorts> = {}): Doubles {
+  const log = new GrowingLog();
+  const calls: Array<readonly [string, unknown]> = [];
+  const tokens = new Map(Object.entries(principals).map(([name, principal]) => [`token-of-${name}`, principal]));
+  const told = <T>(name: string, answer: T) => async (asked?: unknown): Promise<T> => {
+    calls.push([name, asked]);
+    return answer;
+  };
+  const study = { study: 'ward', title: 'The ward', policyHash: 'ab'.repeat(32), k: 5 };
+  const ports: QueryPorts = {
+    verifyToken: async (token) => tokens.get(token) ?? null,
+    stores: {
+      datasets: told('datasets', [{ study: 'ward', code: 147842, unit: 264864, basis: 'SHIFTED' as const, patients: 12, readings: 9, waveSamples: 0 }, { study: 'other', code: 1, unit: 1, basis: 'SHIFTED' as const, patients: 1, readings: 1, waveSamples: 0 }]),
+      numerics: told('numerics', { rows: numericRows, next: 'more' }),
+      runs: told('runs', { rows: runRows, next: null }),
+      aggregates: told('aggregates', [{ code: 147842, unit: 264864, group: { sex: null }, suppressed: true, patients: null, count: null, mean: null, min: null, max: null, stddev: null }]),
+      chunks: told('chunks', { rows: [{ device, timeFirstUs: t0, timeLastUs: t0 + 1e6, message: chunkMessage([frame(1, t0), frame(2, t0 + 1e6)]) }], next: null }),
+    },
+    admin: {
+      listPatients: told('listPatients', [{ patient, label: 'Bed 1', origin: 'synthetic' as const, devices: [device] }, { patient: stranger, label: 'Bed 2', origin: null, devices: [] }]),
+      addPatient: told('addPatient', { patient }),
+      enrollDevice: told('enrollDevice', { device }),
+      setDeviceState: told('setDeviceState', undefined),
+      bind: told('bind', undefined),
+      listStudies: told('listStudies', [study, { ...study, study: 'other' }]),
+      addStudy: told('addStudy', study),
+      addMember: told('addMember', undefined),
+      createToken: told('createToken', { id: 'x', token: 'secret', expiresAtUs: t0 }),
+      revokeToken: told('revokeToken', undefined),
+    },
+    ledger: { snapshot: told('snapshot', [channel]), reconcile: told('reconcile', [channel]) },
+    devices: {
+      list: told('list', [{ device, state: 'active' as const, patient, connected: true, lastFrameUs: t0, frames: 3, batteryPercent: 80, bufferedFrames: 0, droppedFrames: 0 }]),
+      sendCommand: told('sendCommand', { id: 'c', state: 'done' as const, code: 'ok' }),
+    },
+    log,
+    opener: {
+      open: async (sealed, context) => {
+        if (sealed[0] !== mask(context)) throw new SpamerError('decryption_failed', 'sealed bytes do not open');
+        return sealed.subarray(1);
+      },
+    },
+    metrics: {
+      read: async () => ({
+        frames: 7, samples: 1750, bytes: 9000, acks: 3, connections: 1, nacksByCode: { seq_gap: 1 }, rejectsByReason: { value_out_of_range: 10 },
+        lag: [{ stage: 'record', topic: 'vitals.raw', partition: 0, records: 2 }, { stage: 'record', topic: 'vitals.raw', partition: 1, records: 3 }],
+        freshnessMs: 850, flush: { buckets: [{ le: 0.001, count: 2 }, { le: 0.01, count: 3 }], sumS: 0.004, count: 3 },
+      }),
+    },
+    journal: silentJournal,
+    signals: [{ code: 147842, name: 'MDC_ECG_HEART_RATE', label: 'Heart rate', loinc: '8867-4', ucum: '/min', kind: 'numeric' }],
+    readiness: async () => ({ ready: true, parts: { ingest: true } }),
+    now: () => t0,
+    demoSession: async () => ({ token: 'token-of-demo', expiresAtUs: t0 }),
+    ...change,
+  };
+  return { ports, log, calls, tokens };
+}

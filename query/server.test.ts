@@ -1,0 +1,267 @@
+import assert from 'node:assert/strict';
+import { test, type TestContext } from 'node:test';
+import { gunzipSync } from 'node:zlib';
+import { tableFromIPC } from 'apache-arrow';
+import { SpamerError } from '../core/errors.js';
+import { uuidBytes } from '../core/ids.js';
+import { decodeFrameBodies } from '../schemas/frames.js';
+import { access } from './access.js';
+import type { Api } from './api.js';
+import { blockMessage, chunkMessage, device, doubles, frame, numericRows, patient, runRows, stranger, t0, type Doubles } from './doubles.test.js';
+import { buildServer } from './server.js';
+
+async function served(t: TestContext, made: Doubles = doubles(), options: { liveWatchersMax?: number } = {}): Promise<Api> {
+  const api = await buildServer(made.ports, { version: '0.0.0', consoleDir: null, ...options });
+  t.after(() => api.close());
+  return api;
+}
+
+const as = (role: string): { authorization: string } => ({ authorization: `Bearer token-of-${role}` });
+
+test('the ledger adds up and is said in samples [LEDGER]', async (t) => {
+  const made = doubles();
+  const api = await served(t, made);
+  const total = (await api.inject({ url: '/v1/ledger', headers: as('demo') })).json<Record<string, number | boolean>>();
+  assert.equal(total['accepted'], Number(total['stored']) + Number(total['rejected']) + Number(total['held']) + Number(total['inFlight']));
+  assert.equal(total['balanced'], true);
+  const leaking = doubles({ ledger: { snapshot: async () => [{ device, code: 1, accepted: 10, stored: 8, rejected: 0, held: 0, inFlight: 0, rejectedByReason: {}, balanced: true }], reconcile: async () => [] } });
+  const wrong = await served(t, leaking);
+  assert.equal((await wrong.inject({ url: '/v1/ledger', headers: as('demo') })).json<{ balanced: boolean }>().balanced, false);
+});
+
+test('many pages ask the stores for one ledger; a full count is for engineers', async (t) => {
+  const made = doubles();
+  const api = await served(t, made);
+  await Promise.all(Array.from({ length: 20 }, () => api.inject({ url: '/v1/ledger', headers: as('demo') })));
+  assert.equal(made.calls.filter(([name]) => name === 'snapshot').length, 1);
+  await api.inject({ url: '/v1/ledger/channels?full=true', headers: as('demo') });
+  assert.equal(made.calls.filter(([name]) => name === 'reconcile').length, 0);
+  await api.inject({ url: '/v1/ledger/channels?full=true', headers: as('engineer') });
+  assert.equal(made.calls.filter(([name]) => name === 'reconcile').length, 1);
+});
+
+test('CSV and Arrow hold the same rows as JSON', async (t) => {
+  const api = await served(t);
+  const url = '/v1/studies/ward/numerics';
+  const json = (await api.inject({ url, headers: as('researcher') })).json<{ rows: Array<{ tUs: number; value: number; time?: string }>; next: string }>();
+  assert.deepEqual(json.rows.map((row) => row.value), numericRows.map((row) => row.value));
+  assert.deepEqual(json.rows.map((row) => row.time), ['2023-11-14T22:13:20.000001Z', undefined]);
+  const csv = await api.inject({ url: `${url}?format=csv`, headers: as('researcher') });
+  assert.match(csv.headers['content-type'] as string, /^text\/csv/);
+  const lines = csv.body.trimEnd().split('\r\n');
+  assert.equal(lines.length, 3);
+  assert.ok(lines[1]?.includes(',"{""sex"":""F"",""note"":""a \\""quoted\\"", text""}",SHIFTED,2023,147842,264864,'), lines[1]);
+  assert.ok(lines[1]?.endsWith(`,${t0 + 1},71.5`));
+  const arrow = await api.inject({ url, headers: { ...as('researcher'), accept: 'application/vnd.apache.arrow.stream' } });
+  const table = tableFromIPC(arrow.rawPayload);
+  assert.deepEqual([...table].map((row) => [Number(row['t_us']), row['value'] as number, row['pseudonym'] as string]), numericRows.map((row) => [row.tUs, row.value, row.pseudonym]));
+  assert.equal(arrow.headers['x-next-cursor'], 'more');
+  assert.equal(arrow.headers['link'], `<${url}?cursor=more>; rel="next"`);
+});
+
+test('runs keep every sample in Arrow, to the ends of 32 bits', async (t) => {
+  const api = await served(t);
+  const arrow = await api.inject({ url: '/v1/studies/ward/runs?format=arrow', headers: as('researcher') });
+  const samples = tableFromIPC(arrow.rawPayload).getChild('samples')?.get(0) as Iterable<number>;
+  assert.deepEqual([...samples], [...(runRows[0]?.samples ?? [])]);
+});
+
+test('filters go to the store as they were asked; the minimum cell can only be raised', async (t) => {
+  const made = doubles();
+  const api = await served(t, made);
+  await api.inject({ url: '/v1/studies/ward/numerics?code=147842,150456&group=sex:F&from=5&to=1970-01-01T00:00:01.5Z&limit=7&cursor=abc', headers: as('researcher') });
+  assert.deepEqual(made.calls.at(-1), ['numerics', { study: 'ward', codes: [147842, 150456], group: { sex: 'F' }, fromUs: 5, toUs: 1_500_000, cursor: 'abc', limit: 7 }]);
+  for (const [asked, used] of [['', 11], ['&minCell=1', 11], ['&minCell=20', 20]] as const) {
+    await api.inject({ url: `/v1/studies/ward/aggregates?by=sex${asked}`, headers: as('researcher') });
+    assert.equal((made.calls.at(-1)?.[1] as { minCell: number }).minCell, used);
+  }
+});
+
+test('a record page opens the chunks and cuts to the span, sample by sample', async (t) => {
+  const made = doubles();
+  const api = await served(t, made);
+  const from = t0 + 40_000;
+  const answer = await api.inject({ url: `/v1/patients/${patient}/record?from=${from}&to=${t0 + 1_008_000}`, headers: as('clinician') });
+  const record = answer.json<{ waves: Array<{ t0Us: number; samples: number[] }>; numerics: Array<{ tUs: number }>; next: null }>();
+  assert.deepEqual(record.waves.map((wave) => [wave.t0Us, wave.samples.length, wave.samples[0]]), [[from, 240, -90], [t0 + 1e6, 2, -100]]);
+  assert.deepEqual(record.numerics.map((reading) => reading.tUs), [t0 + 1e6]);
+  assert.equal(answer.headers['cache-control'], 'no-store');
+});
+
+test('format=avro gives each chunk as device, length and frame bodies that decode to what was sent', async (t) => {
+  const api = await served(t);
+  const { rawPayload } = await api.inject({ url: `/v1/patients/${patient}/record?format=avro`, headers: as('clinician') });
+  assert.deepEqual(rawPayload.subarray(0, 16), uuidBytes(device));
+  const length = rawPayload.readUInt32BE(16);
+  assert.equal(rawPayload.length, 20 + length);
+  assert.deepEqual(decodeFrameBodies(rawPayload.subarray(20)), [frame(1, t0), frame(2, t0 + 1e6)]);
+});
+
+test('a chunk of another patient, or with a changed header, is never shown [SEALED]', async (t) => {
+  const made = doubles();
+  const rows = (message: Buffer): Doubles['ports'] => ({ ...made.ports, stores: { ...made.ports.stores, chunks: async () => ({ rows: [{ device, timeFirstUs: t0, timeLastUs: t0, message }], next: null }) } });
+  const changed = chunkMessage([frame(1, t0)]);
+  changed[50] = (changed[50] ?? 0) ^ 1;
+  for (const message of [chunkMessage([frame(1, t0)], stranger), changed]) {
+    const api = await served(t, { ...made, ports: rows(message) });
+    const answer = await api.inject({ url: `/v1/patients/${patient}/record`, headers: as('clinician') });
+    assert.ok(answer.statusCode >= 500, answer.body);
+    assert.ok(!answer.body.includes(stranger) && !answer.body.includes('samples'));
+  }
+});
+
+test('errors are problem documents that say where and never what', async (t) => {
+  const api = await served(t, doubles());
+  const bad = await api.inject({ url: '/v1/studies/ward/numerics?limit=canary77', headers: as('researcher') });
+  assert.equal(bad.statusCode, 400);
+  assert.match(bad.headers['content-type'] as string, /^application\/problem\+json/);
+  const problem = bad.json<Record<string, unknown>>();
+  assert.deepEqual([problem['type'], problem['status'], problem['code'], problem['where']], ['urn:spamer:bad_request', 400, 'bad_request', 'querystring/limit']);
+  assert.ok(!bad.body.includes('canary77'));
+  const foreign = doubles();
+  const failing = await served(t, { ...foreign, ports: { ...foreign.ports, stores: { ...foreign.ports.stores, runs: () => Promise.reject(new Error('canary88 in a foreign message')) } } });
+  const internal = await failing.inject({ url: '/v1/studies/ward/runs', headers: as('researcher') });
+  assert.equal(internal.statusCode, 500);
+  assert.ok(!internal.body.includes('canary88'));
+  const busy = await served(t, { ...foreign, ports: { ...foreign.ports, stores: { ...foreign.ports.stores, runs: () => Promise.reject(new SpamerError('overloaded', 'busy')) } } });
+  const retry = await busy.inject({ url: '/v1/studies/ward/runs', headers: as('researcher') });
+  assert.deepEqual([retry.statusCode, retry.headers['retry-after']], [503, '1']);
+  for (const payload of ['{', '[]', '{"attributes":{},"more":1}', `{"attributes":{"name":"${'x'.repeat(300)}"}}`]) {
+    const answer = await api.inject({ method: 'POST', url: '/v1/patients', headers: { ...as('admin'), 'content-type': 'application/json' }, payload });
+    assert.equal(answer.statusCode, 400, payload.slice(0, 40));
+  }
+  assert.equal((await api.inject({ url: '/nowhere' })).json<{ code: string }>().code, 'not_found');
+});
+
+test('a device that is enrolled by its private key is refused', async (t) => {
+  const made = doubles();
+  const api = await served(t, made);
+  const answer = await api.inject({ method: 'POST', url: '/v1/devices', headers: as('admin'), payload: { publicKey: { kty: 'EC', d: 'canary99' } } });
+  assert.equal(answer.statusCode, 400);
+  assert.ok(!answer.body.includes('canary99'));
+  assert.deepEqual(made.calls, []);
+});
+
+test('answers are packed and carry an ETag that saves the second transfer', async (t) => {
+  const api = await served(t);
+  const first = await api.inject({ url: '/openapi.json', headers: { 'accept-encoding': 'gzip' } });
+  assert.equal(first.headers['content-encoding'], 'gzip');
+  assert.equal((JSON.parse(gunzipSync(first.rawPayload).toString()) as { openapi: string }).openapi, '3.1.0');
+  const again = await api.inject({ url: '/openapi.json', headers: { 'if-none-match': String(first.headers['etag']) } });
+  assert.deepEqual([again.statusCode, again.body], [304, '']);
+  assert.match(String(first.headers['content-security-policy']), /default-src 'none'/);
+});
+
+test('the OpenAPI description has every route of the table, its refusals, and no dangling reference', async (t) => {
+  const api = await served(t);
+  const text = (await api.inject({ url: '/openapi.json' })).body;
+  const openapi = JSON.parse(text) as { paths: Record<string, Record<string, { security?: unknown; responses: Record<string, unknown>; summary?: string; requestBody?: { content: Record<string, { schema: { examples?: object[] } }> } }>>; components: { schemas: Record<string, unknown> } };
+  for (const [rule, allowed] of Object.entries(access)) {
+    const [method, path] = rule.split(' ') as [string, string];
+    if (['/', '/assets/:file', '/openapi.json'].includes(path)) continue;
+    const operation = openapi.paths[path.replace(/:(\w+)/g, '{$1}')]?.[method.toLowerCase()];
+    assert.ok(operation?.summary !== undefined, rule);
+    assert.equal(operation.security !== undefined, allowed !== 'public', rule);
+    if (allowed !== 'public') assert.ok('401' in operation.responses && '403' in operation.responses, rule);
+  }
+  for (const [, name] of text.matchAll(/"\$ref":"#\/components\/schemas\/([^"]+)"/g)) assert.ok(name !== undefined && name in openapi.components.schemas, name);
+  assert.ok(text.includes('#/components/schemas/Problem'));
+});
+
+test('the examples of the description are accepted as they stand', async (t) => {
+  const api = await served(t);
+  const openapi = api.swagger() as { paths: Record<string, Record<string, { requestBody?: { content: Record<string, { schema: { examples?: object[] } }> } }>> };
+  let ran = 0;
+  for (const [path, operations] of Object.entries(openapi.paths)) {
+    for (const payload of operations['post']?.requestBody?.content['application/json']?.schema.examples ?? []) {
+      const answer = await api.inject({ method: 'POST', url: path.replace('{device}', device), headers: as('admin'), payload });
+      assert.ok(answer.statusCode < 300, `${path}: ${answer.body}`);
+      ran += 1;
+    }
+  }
+  assert.ok(ran >= 3);
+});
+
+test('metrics are Prometheus text with lag, flushes and rejects, and no identity [SEALED]', async (t) => {
+  const api = await served(t);
+  await api.inject({ url: '/metrics' });
+  const { body } = await api.inject({ url: '/metrics' });
+  for (const line of ['spamer_frames_total 7', 'spamer_lag_records{stage="record",topic="vitals.raw",partition="1"} 3', 'spamer_rejected_samples_total{reason="value_out_of_range"} 10', 'spamer_flush_seconds_bucket{le="+Inf"} 3', 'spamer_freshness_seconds 0.85']) assert.ok(body.includes(`${line}\n`), line);
+  assert.ok(!body.includes(patient) && !body.includes(device));
+});
+
+test('sealed records show their header only, and never whose they are [SEALED]', async (t) => {
+  const made = doubles();
+  made.log.append(blockMessage([frame(1, t0)]));
+  const api = await served(t, made);
+  const bodies = await Promise.all([0, 1].map(async (partition) => (await api.inject({ url: `/v1/topics/vitals.raw/records?partition=${partition}`, headers: as('engineer') })).body));
+  const found = bodies.map((body) => JSON.parse(body) as { records: Array<{ schema: string; value: Record<string, unknown> }> }).flatMap((page) => page.records);
+  assert.equal(found.length, 1);
+  assert.equal(found[0]?.schema, 'Block');
+  assert.ok(!('patient' in (found[0]?.value ?? {})));
+  assert.ok(!bodies.join('').includes(patient.replaceAll('-', '')));
+  assert.ok('sealedBytes' in (found[0]?.value['sealed'] as object));
+  assert.equal((await api.inject({ url: '/v1/topics/none/records', headers: as('engineer') })).statusCode, 404);
+});
+
+/** Reads a live stream until `enough`. */
+async function watch(api: Api, enough: (text: string) => boolean, during: () => void, role = 'demo'): Promise<{ status: number; text: string }> {
+  const base = api.listeningOrigin;
+  const stop = new AbortController();
+  const response = await fetch(`${base}/v1/patients/${patient}/live`, { headers: as(role), signal: stop.signal });
+  if (response.status !== 200 || response.body === null) return { status: response.status, text: await response.text() };
+  const decoder = new TextDecoder();
+  let text = '';
+  const again = setInterval(during, 20);
+  for await (const part of response.body) {
+    text += decoder.decode(part as Uint8Array, { stream: true });
+    if (enough(text)) break;
+  }
+  clearInterval(again);
+  stop.abort();
+  return { status: 200, text };
+}
+
+test('the live view sends the patient\'s frames and nobody else\'s', async (t) => {
+  const made = doubles();
+  const api = await served(t, made);
+  await api.listen({ port: 0, host: '127.0.0.1' });
+  const { text } = await watch(api, (seen) => seen.split('event: frame').length > 2, () => {
+    made.log.append(blockMessage([{ ...frame(9, t0), numerics: [{ code: 147842, unit: 264864, time: t0, value: 199 }] }], stranger));
+    made.log.append(blockMessage([frame(1, t0)]));
+  });
+  const events = [...text.matchAll(/event: frame\ndata: (.+)\n\n/g)].map((match) => JSON.parse(match[1] ?? '') as { waves: Array<{ samples: number[] }>; numerics: Array<{ value: number }> });
+  assert.ok(events.length >= 2);
+  assert.deepEqual(events[0]?.waves[0]?.samples.slice(0, 3), [-100, -99, -98]);
+  assert.ok(events.every((event) => event.numerics.every((reading) => reading.value === 72)));
+});
+
+test('live views are bounded, a place becomes free again, and nobody watching reads nothing', async (t) => {
+  const made = doubles();
+  const api = await served(t, made, { liveWatchersMax: 1 });
+  await api.listen({ port: 0, host: '127.0.0.1' });
+  const stop = new AbortController();
+  const first = await fetch(`${api.listeningOrigin}/v1/patients/${patient}/live`, { headers: as('demo'), signal: stop.signal });
+  assert.equal(first.status, 200);
+  assert.equal((await watch(api, () => true, () => undefined)).status, 503);
+  stop.abort();
+  for (let tries = 0; ; tries++) {
+    if ((await watch(api, () => true, () => undefined)).status === 200) break;
+    assert.ok(tries < 100, 'the place never became free');
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  const before = made.log.reads.length;
+  made.log.append(blockMessage([frame(1, t0)]));
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.equal(made.log.reads.length, before);
+});
+
+test('closing the server ends live views at once and says so', async (t) => {
+  const made = doubles();
+  const api = await served(t, made);
+  await api.listen({ port: 0, host: '127.0.0.1' });
+  const response = await fetch(`${api.listeningOrigin}/v1/patients/${patient}/live`, { headers: as('demo') });
+  await api.close();
+  assert.match(await response.text(), /event: end\ndata: \{"code":"stopping"\}/);
+});

@@ -1,0 +1,98 @@
+import { createHash } from 'node:crypto';
+import { promisify } from 'node:util';
+import { gzip } from 'node:zlib';
+import swagger from '@fastify/swagger';
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import { TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
+import fastify from 'fastify';
+import { access, installAccess } from './access.js';
+import { adminRoutes } from './admin.js';
+import { analyticsRoutes } from './analytics.js';
+import type { Api } from './api.js';
+import { liveRoutes } from './live.js';
+import { contentSecurityPolicy, pageRoutes } from './page.js';
+import type { QueryOptions, QueryPorts } from './ports.js';
+import { installProblems, Problem } from './problem.js';
+import { recordRoutes } from './record.js';
+import { systemRoutes } from './system.js';
+import { topicRoutes } from './topics.js';
+
+const pack = promisify(gzip);
+const packFromBytes = 2048;
+
+/**
+ * The HTTP API and the page, ready to `listen`. The OpenAPI description comes from the routes' schemas.
+ * Close it with `close()`: live views end first.
+ */
+export async function buildServer(ports: QueryPorts, options: QueryOptions): Promise<Api> {
+  const api: Api = fastify({ logger: false, bodyLimit: 1024 * 1024, forceCloseConnections: true, requestTimeout: 30_000, routerOptions: { maxParamLength: 256 } }).withTypeProvider<TypeBoxTypeProvider>();
+  api.setValidatorCompiler(TypeBoxValidatorCompiler);
+  await api.register(swagger, description(options));
+  api.addSchema(Problem);
+  installProblems(api as never, ports.journal);
+  installHeaders(api);
+  installAccess(api as never, ports);
+  api.addHook('onRoute', describeRefusals);
+  // In a plugin, so that the description sees every route.
+  await api.register(async (scope) => routes(scope as unknown as Api, ports, options));
+  await api.ready();
+  return api;
+}
+
+function routes(api: Api, ports: QueryPorts, options: QueryOptions): void {
+  api.get('/openapi.json', { schema: { hide: true } }, async () => api.swagger());
+  systemRoutes(api, ports, options);
+  analyticsRoutes(api, ports, options);
+  recordRoutes(api, ports);
+  liveRoutes(api, ports, options);
+  adminRoutes(api, ports);
+  topicRoutes(api, ports);
+  pageRoutes(api, options.consoleDir);
+}
+
+function description(options: QueryOptions): object {
+  return {
+    openapi: {
+      openapi: '3.1.0',
+      info: { title: 'SPaMeR', version: options.version, description: 'Secure patient medical records. Errors are RFC 9457 problem documents with a stable `code`; lists page by `cursor`; times are RFC 3339, or integer microseconds where the name ends in Us or _us.' },
+      components: { securitySchemes: { bearer: { type: 'http', scheme: 'bearer' } } },
+    },
+    refResolver: { buildLocalReference: (json: { $id?: string }, _base: unknown, _fragment: unknown, index: number) => json.$id ?? `def-${index}` },
+  };
+}
+
+/** Every route that is not public says in the description that it wants a token, and how it refuses. */
+function describeRefusals(route: { method: string | string[]; url: string; schema?: { hide?: boolean; security?: unknown; response?: unknown } }): void {
+  const schema = (route.schema ??= {});
+  const method = Array.isArray(route.method) ? (route.method[0] ?? 'GET') : route.method;
+  const problem = { description: 'Problem document', content: { 'application/problem+json': { schema: { $ref: 'Problem#' } } } };
+  const isPublic = access[`${method === 'HEAD' ? 'GET' : method} ${route.url}`] === 'public';
+  if (!isPublic) schema.security = [{ bearer: [] }];
+  schema.response = { ...(schema.response ?? { 200: { description: 'Success' } }), ...(isPublic ? {} : { 401: problem, 403: problem }), '4xx': problem };
+}
+
+function installHeaders(api: Api): void {
+  api.addHook('onRequest', async (_request, reply) => {
+    reply.headers({
+      'content-security-policy': contentSecurityPolicy,
+      'x-content-type-options': 'nosniff',
+      'referrer-policy': 'no-referrer',
+      'cross-origin-resource-policy': 'same-origin',
+      'cross-origin-opener-policy': 'same-origin',
+    });
+  });
+  api.addHook('onSend', async (request, reply, payload) => {
+    if (request.method !== 'GET' || reply.statusCode !== 200 || reply.hasHeader('etag') || !(typeof payload === 'string' || Buffer.isBuffer(payload))) return payload;
+    const etag = `W/"${createHash('sha256').update(payload).digest('base64url').slice(0, 22)}"`;
+    if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'private, no-cache');
+    reply.header('etag', etag);
+    if (request.headers['if-none-match'] === etag) {
+      reply.code(304).removeHeader('content-length');
+      return '';
+    }
+    if (payload.length < packFromBytes || !/\bgzip\b/.test(String(request.headers['accept-encoding'] ?? ''))) return payload;
+    const packed = await pack(payload, { level: 1 });
+    reply.headers({ 'content-encoding': 'gzip', vary: 'accept, accept-encoding', 'content-length': packed.length });
+    return packed;
+  });
+}

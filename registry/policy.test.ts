@@ -1,0 +1,30 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { test } from 'node:test';
+import { levelsOf, parsePolicy } from './policy.js';
+
+const good = {
+  id: 'sepsis-1', title: 'Early signs', claim: 'safe-harbor', signals: [150456, 147842], waveforms: false, dates: { rule: 'relative', year: true },
+  attributes: [{ ageYears: 10, sex: true, zip3: true }, { ageYears: 20, sex: true }, { sex: true }, {}], k: 5, minCell: 11,
+};
+
+test('a policy becomes canonical: the same meaning has the same text and hash', () => {
+  const policy = parsePolicy(good);
+  const same = parsePolicy(JSON.stringify({ minCell: 11, ...good, signals: [147842, 150456, 147842], attributes: [{ zip3: true, sex: true, ageYears: 10 }, ...good.attributes.slice(1)] }, null, 4));
+  assert.equal(policy.json, same.json);
+  assert.equal(policy.hash, createHash('sha256').update(policy.json).digest('hex'));
+  assert.deepEqual(levelsOf(policy.json), good.attributes);
+  assert.notEqual(parsePolicy({ ...good, k: 6 }).hash, policy.hash);
+  assert.deepEqual(JSON.parse(parsePolicy({ ...good, claim: 'expert', signals: 'all', dates: { rule: 'shift' } }).json), {
+    ...JSON.parse(policy.json) as object, claim: 'expert', signals: 'all', time: 'shifted', year: false,
+  });
+});
+
+test('a policy that contradicts its claim or itself is refused', () => {
+  const bad: unknown[] = [
+    '{', null, [], {}, { ...good, id: 'No Spaces' }, { ...good, k: 0 }, { ...good, k: 2.5 }, { ...good, surprise: 1 }, { ...good, attributes: [] }, { ...good, attributes: [{ name: true }] },
+    { ...good, attributes: [{}, { sex: true }] }, { ...good, attributes: [{ ageYears: 20 }, { ageYears: 10 }] }, { ...good, signals: [] }, { ...good, signals: ['x'] }, { ...good, claim: 'none' },
+    { ...good, dates: { rule: 'shift' } }, { ...good, waveforms: true }, { ...good, claim: 'expert', dates: { rule: 'shift', year: true } }, { ...good, claim: 'expert', signals: 'all-numerics', waveforms: true },
+  ];
+  for (const [at, policy] of bad.entries()) assert.throws(() => parsePolicy(policy), (error) => (error as { code?: string }).code === 'bad_request', `case ${at}`);
+});

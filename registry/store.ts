@@ -1,0 +1,233 @@
+import { SpamerError } from '../core/errors.js';
+import { micros, type DeviceId, type Micros, type PatientId, type StudyId } from '../core/ids.js';
+import type { Binding, DeviceEntry, DeviceJwk, DeviceState, PatientRow, Role, StudyRow, TokenHolder, TokenScope } from './records.js';
+import type { Policy } from './policy.js';
+import type { SqlClient, SqlDatabase } from './sql.js';
+
+export interface NewPatient {
+  readonly patient: PatientId;
+  readonly slot: number;
+  readonly identity: Uint8Array;
+  readonly recordIndex: Uint8Array;
+  readonly demo: boolean;
+  readonly createdAt: Micros;
+}
+
+export interface WrappedKey {
+  readonly slot: number;
+  readonly epoch: number;
+  readonly jwe: string;
+}
+
+export interface CohortRow {
+  readonly study: StudyId;
+  readonly patient: PatientId;
+  readonly sealed: Uint8Array;
+  readonly level: number | null;
+  readonly generation: number | null;
+}
+
+interface BindingRow {
+  readonly patient: PatientId;
+  readonly from_us: unknown;
+  readonly until_us: unknown;
+}
+
+// A 64-bit column comes as number, BigInt or text, after the driver's taste; all of ours are exact in a double.
+const bindingOf = (row: BindingRow): Binding => ({ patient: row.patient, from: micros(Number(row.from_us)), until: row.until_us === null ? null : micros(Number(row.until_us)) });
+
+const cohortColumns = 'study, patient, sealed, group_level AS level, release_generation::float8 AS generation';
+
+/** The registry's tables behind plain methods: it stores what is sealed already and knows no key [SEALED]. */
+export class Registry {
+  private readonly db: SqlDatabase;
+
+  constructor(db: SqlDatabase) {
+    this.db = db;
+  }
+
+  close(): Promise<void> {
+    return this.db.close();
+  }
+
+  async fact(name: string): Promise<string | null> {
+    return (await this.db.query<{ value: string }>('SELECT value FROM facts WHERE name = $1', [name]))[0]?.value ?? null;
+  }
+
+  async setFact(name: string, value: string): Promise<void> {
+    await this.db.query('INSERT INTO facts VALUES ($1, $2)', [name, value]);
+  }
+
+  // Patients and their keys
+
+  async nextSlot(): Promise<number> {
+    const [row] = await this.db.query<{ slot: number }>(`SELECT nextval('patient_slots')::float8 AS slot`);
+    if (row === undefined) throw new SpamerError('internal', 'no slot');
+    return row.slot;
+  }
+
+  async addPatient(row: NewPatient, epoch: number, jwe: string): Promise<void> {
+    await this.db.transaction(async (tx) => {
+      await tx.query('INSERT INTO patients VALUES ($1, $2, $3, $4, $5, $6)', [row.patient, row.slot, row.identity, row.recordIndex, row.demo, row.createdAt]);
+      await tx.query('INSERT INTO data_keys VALUES ($1, $2, $3)', [row.patient, epoch, jwe]);
+    });
+  }
+
+  async patients(): Promise<PatientRow[]> {
+    const rows = await this.db.query<{ id: PatientId; demo: boolean; created: number }>('SELECT id, demo, created_us::float8 AS created FROM patients ORDER BY created_us, id');
+    return rows.map(({ id, demo, created }) => ({ patient: id, demo, createdAt: micros(created) }));
+  }
+
+  async identity(patient: PatientId): Promise<Uint8Array | null> {
+    return (await this.db.query<{ identity: Uint8Array }>('SELECT identity FROM patients WHERE id = $1', [patient]))[0]?.identity ?? null;
+  }
+
+  async patientByRecord(recordIndex: Uint8Array): Promise<PatientId | null> {
+    return (await this.db.query<{ id: PatientId }>('SELECT id FROM patients WHERE record_index = $1', [recordIndex]))[0]?.id ?? null;
+  }
+
+  /** The wrapped key of an epoch, or of the newest. */
+  async wrappedKey(patient: PatientId, epoch: number | null): Promise<WrappedKey | null> {
+    const rows = await this.db.query<WrappedKey>(
+      `SELECT slot::float8 AS slot, epoch::float8 AS epoch, jwe FROM data_keys JOIN patients ON patients.id = patient
+       WHERE patient = $1 AND ($2::bigint IS NULL OR epoch = $2) ORDER BY epoch DESC LIMIT 1`,
+      [patient, epoch],
+    );
+    return rows[0] ?? null;
+  }
+
+  // Devices and bindings
+
+  async addDevice(device: DeviceId, publicKey: DeviceJwk, binding: Binding | null): Promise<void> {
+    await this.db.transaction(async (tx) => {
+      await tx.query(`INSERT INTO devices VALUES ($1, $2, 'active')`, [device, JSON.stringify(publicKey)]);
+      if (binding !== null) await insertBinding(tx, device, binding);
+    });
+  }
+
+  async device(device: DeviceId): Promise<DeviceEntry | null> {
+    const [row] = await this.db.query<{ public_jwk: string; state: DeviceState }>('SELECT public_jwk, state FROM devices WHERE id = $1', [device]);
+    if (row === undefined) return null;
+    const bindings = await this.db.query<BindingRow>('SELECT patient, from_us, until_us FROM bindings WHERE device = $1 ORDER BY from_us', [device]);
+    return { device, publicKey: JSON.parse(row.public_jwk) as DeviceJwk, state: row.state, bindings: bindings.map(bindingOf) };
+  }
+
+  async devices(): Promise<DeviceId[]> {
+    return (await this.db.query<{ id: DeviceId }>('SELECT id FROM devices ORDER BY id')).map(({ id }) => id);
+  }
+
+  async setDeviceState(device: DeviceId, state: DeviceState): Promise<boolean> {
+    return (await this.db.query('UPDATE devices SET state = $2 WHERE id = $1 RETURNING id', [device, state])).length === 1;
+  }
+
+  bind(device: DeviceId, binding: Binding): Promise<void> {
+    return this.db.transaction((tx) => insertBinding(tx, device, binding));
+  }
+
+  /** Ends the binding that is open; false when none is. */
+  async unbind(device: DeviceId, at: Micros): Promise<boolean> {
+    const sql = 'UPDATE bindings SET until_us = greatest($2::bigint, from_us + 1) WHERE device = $1 AND until_us IS NULL RETURNING id';
+    return (await this.db.query(sql, [device, at])).length === 1;
+  }
+
+  // Studies and cohorts
+
+  /** Adds a study; the same policy again is no error, another under the same id is. */
+  async addStudy(policy: Policy): Promise<void> {
+    await this.db.transaction(async (tx) => {
+      const [known] = await tx.query<{ policy_hash: string }>('SELECT policy_hash FROM studies WHERE id = $1', [policy.id]);
+      if (known?.policy_hash === policy.hash) return;
+      if (known !== undefined) throw new SpamerError('conflict', 'a study of this id has another policy', { where: 'id' });
+      await tx.query('INSERT INTO studies VALUES ($1, $2, $3, $4)', [policy.id, policy.json, policy.hash, policy.k]);
+    });
+  }
+
+  async studies(study: StudyId | null = null): Promise<StudyRow[]> {
+    const sql = `SELECT id AS study, policy::json ->> 'title' AS title, policy AS "policyJson", policy_hash AS "policyHash", k FROM studies WHERE $1::text IS NULL OR id = $1 ORDER BY id`;
+    return this.db.query<StudyRow>(sql, [study]);
+  }
+
+  async addMember(study: StudyId, patient: PatientId, sealed: Uint8Array): Promise<void> {
+    await this.db.query('INSERT INTO cohort (study, patient, sealed) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [study, patient, sealed]);
+  }
+
+  async memberships(patient: PatientId): Promise<CohortRow[]> {
+    return this.db.query<CohortRow>(`SELECT ${cohortColumns} FROM cohort WHERE patient = $1 ORDER BY study`, [patient]);
+  }
+
+  /** Marks a member's first contribution; false when it was marked before, or there is no such member. */
+  async markContributed(study: StudyId, patient: PatientId, at: Micros): Promise<boolean> {
+    const sql = 'UPDATE cohort SET contributed_us = $3 WHERE study = $1 AND patient = $2 AND contributed_us IS NULL RETURNING patient';
+    return (await this.db.query(sql, [study, patient, at])).length === 1;
+  }
+
+  /** Members who contributed, released or waiting. */
+  async contributors(study: StudyId): Promise<CohortRow[]> {
+    return this.db.query<CohortRow>(`SELECT ${cohortColumns} FROM cohort WHERE study = $1 AND contributed_us IS NOT NULL ORDER BY patient`, [study]);
+  }
+
+  /** Studies that have members who contributed and wait: where a kill may have come between the mark and the release. */
+  async waitingStudies(): Promise<StudyId[]> {
+    const rows = await this.db.query<{ study: StudyId }>('SELECT DISTINCT study FROM cohort WHERE contributed_us IS NOT NULL AND group_level IS NULL ORDER BY study');
+    return rows.map(({ study }) => study);
+  }
+
+  /** Releases members under a new generation, all at once, and returns it. */
+  release(study: StudyId, levels: ReadonlyMap<PatientId, number>): Promise<number> {
+    return this.db.transaction(async (tx) => {
+      // The row's lock lasts until the commit, so generations become visible in their order.
+      const [next] = await tx.query<{ generation: number }>(`UPDATE facts SET value = (value::bigint + 1)::text WHERE name = 'release_generation' RETURNING value::float8 AS generation`);
+      if (next === undefined) throw new SpamerError('data_damaged', 'the registry has lost its release generation');
+      for (const [patient, level] of levels) {
+        await tx.query('UPDATE cohort SET group_level = $3, release_generation = $4 WHERE study = $1 AND patient = $2 AND group_level IS NULL', [study, patient, level, next.generation]);
+      }
+      return next.generation;
+    });
+  }
+
+  async generation(): Promise<number> {
+    return Number(await this.fact('release_generation'));
+  }
+
+  async releasedSince(generation: number): Promise<CohortRow[]> {
+    return this.db.query<CohortRow>(`SELECT ${cohortColumns} FROM cohort WHERE release_generation > $1 ORDER BY release_generation, study, patient`, [generation]);
+  }
+
+  // Tokens
+
+  async addToken(hash: Uint8Array, holder: TokenHolder, createdAt: Micros): Promise<void> {
+    await this.db.query('INSERT INTO tokens VALUES ($1, $2, $3, $4, $5, $6)', [hash, holder.role, holder.subject, JSON.stringify(holder.scope), holder.expiresAt, createdAt]);
+  }
+
+  async token(hash: Uint8Array): Promise<TokenHolder | null> {
+    const [row] = await this.db.query<{ role: Role; subject: string; scope: string; expires: number }>(
+      'SELECT role, subject, scope, expires_us::float8 AS expires FROM tokens WHERE hash = $1',
+      [hash],
+    );
+    if (row === undefined) return null;
+    return { role: row.role, subject: row.subject, scope: JSON.parse(row.scope) as TokenScope, expiresAt: micros(row.expires) };
+  }
+
+  async removeToken(hash: Uint8Array): Promise<boolean> {
+    return (await this.db.query('DELETE FROM tokens WHERE hash = $1 RETURNING role', [hash])).length === 1;
+  }
+
+  async removeTokensExpired(before: Micros): Promise<void> {
+    await this.db.query('DELETE FROM tokens WHERE expires_us <= $1', [before]);
+  }
+}
+
+/** A device measures one patient at a time: an interval that overlaps another of the device is refused. */
+async function insertBinding(tx: SqlClient, device: DeviceId, binding: Binding): Promise<void> {
+  // The device's row is the lock that two bindings of one device meet at.
+  const [found] = await tx.query('SELECT id FROM devices WHERE id = $1 FOR UPDATE', [device]);
+  const [patient] = await tx.query('SELECT id FROM patients WHERE id = $1', [binding.patient]);
+  if (found === undefined || patient === undefined) throw new SpamerError('not_found', 'no such device or patient');
+  if (binding.until !== null && binding.until <= binding.from) throw new SpamerError('bad_request', 'a binding ends after it begins', { where: 'until' });
+  const overlapping = await tx.query(
+    'SELECT id FROM bindings WHERE device = $1 AND ($3::bigint IS NULL OR from_us < $3) AND (until_us IS NULL OR until_us > $2) LIMIT 1',
+    [device, binding.from, binding.until],
+  );
+  if (overlapping.length > 0) throw new SpamerError('conflict', 'the device is bound in that time already', { where: 'from' });
+  await tx.query('INSERT INTO bindings (device, patient, from_us, until_us) VALUES ($1, $2, $3, $4)', [device, binding.patient, binding.from, binding.until]);
+}

@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import { CompactEncrypt, compactDecrypt } from 'jose';
+import { unwrapKey, wrapKey } from './jose.js';
+
+const wrapWith = randomBytes(32);
+const same = (error: unknown): boolean =>
+  (error as { code?: string; message?: string; cause?: unknown }).code === 'decryption_failed' && (error as Error).message === 'the wrapped key does not open' && (error as Error).cause === undefined;
+const encrypt = (header: Record<string, unknown>, plain: Uint8Array, key: Uint8Array = wrapWith): Promise<string> =>
+  new CompactEncrypt(plain).setProtectedHeader(header as { alg: string; enc: string }).encrypt(key);
+
+test('a wrapped key opens with jose, and what jose wraps opens here', async () => {
+  const dataKey = randomBytes(32);
+  const jwe = await wrapKey(dataKey, wrapWith, 'p.1');
+  const opened = await compactDecrypt(jwe, wrapWith);
+  assert.ok(Buffer.from(opened.plaintext).equals(dataKey));
+  assert.deepEqual(opened.protectedHeader, { alg: 'A256KW', kid: 'p.1', enc: 'A256GCM' });
+  assert.ok((await unwrapKey(jwe, wrapWith, 'p.1')).equals(dataKey));
+  assert.ok((await unwrapKey(await encrypt({ alg: 'A256KW', enc: 'A256GCM', kid: 'p.1' }, dataKey), wrapWith, 'p.1')).equals(dataKey));
+});
+
+test('[SEALED] another key, another name, any changed character fails alike', async () => {
+  const jwe = await wrapKey(randomBytes(32), wrapWith, 'p.1');
+  await assert.rejects(unwrapKey(jwe, randomBytes(32), 'p.1'), same);
+  await assert.rejects(unwrapKey(jwe, wrapWith, 'p.2'), same);
+  for (let at = 0; at < jwe.length; at++) {
+    const changed = `${jwe.slice(0, at)}${jwe[at] === 'A' ? 'B' : 'A'}${jwe.slice(at + 1)}`;
+    await assert.rejects(unwrapKey(changed, wrapWith, 'p.1'), same, `character ${at}`);
+  }
+});
+
+test('[SEALED] only the one header passes: no zip, other algorithms, embedded or remote keys, crit, shorter tags, other sizes', async () => {
+  const key = randomBytes(32);
+  const good = { alg: 'A256KW', enc: 'A256GCM', kid: 'k' };
+  const bad = [
+    await encrypt({ ...good, alg: 'dir' }, key),
+    await encrypt({ ...good, alg: 'A256GCMKW' }, key),
+    await encrypt({ ...good, enc: 'A256CBC-HS512' }, key),
+    await encrypt({ ...good, jku: 'https://example.org' }, key),
+    await encrypt({ ...good, x5u: 'https://example.org' }, key),
+    await encrypt({ ...good, jwk: { kty: 'oct', k: 'AA' } }, key),
+    await encrypt(good, randomBytes(31)),
+    await encrypt(good, randomBytes(4096)),
+    '',
+    '....',
+    `${'A'.repeat(5000)}....`,
+  ];
+  const [head = '', ...rest] = (await encrypt(good, key)).split('.');
+  const rehead = (json: string): string => [Buffer.from(json).toString('base64url'), ...rest].join('.');
+  const text = Buffer.from(head, 'base64url').toString();
+  bad.push(rehead(text.replace('}', ',"zip":"DEF"}')), rehead(text.replace('}', ',"crit":["b64"]}')), rehead(text.replace('{', '{"alg":"none",')), rehead('null'), rehead('[]'), rehead('{'));
+  const [cek = '', iv = '', body = '', tag = ''] = rest;
+  bad.push([head, cek, iv, body, Buffer.from(tag, 'base64url').subarray(0, 4).toString('base64url')].join('.'), [head, cek, iv, body, `${tag}=`].join('.'), [head, cek, iv, body, tag, ''].join('.'));
+  for (const [at, jwe] of bad.entries()) await assert.rejects(unwrapKey(jwe, wrapWith, 'k'), same, `case ${at}`);
+});
