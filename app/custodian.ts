@@ -82,6 +82,8 @@ export class Custodian {
   private readonly clock: Clock;
   private readonly dataKeys = new Lru<string, HeldKey>(limits.dataKeysCachedMax);
   private readonly secrets = new Lru<string, MemberSecret>(limits.dataKeysCachedMax);
+  /** Studies never change. */
+  private readonly studyRows = new Lru<StudyId, StudyRow>(1000);
   private queue: Promise<unknown> = Promise.resolve();
   /** Changes of studies and cohorts since the start. */
   private changes = 0;
@@ -251,8 +253,9 @@ export class Custodian {
   }
 
   private async study(study: StudyId): Promise<StudyRow> {
-    const [row] = await this.registry.studies(study);
+    const row = this.studyRows.get(study) ?? (await this.registry.studies(study))[0];
     if (row === undefined) throw new SpamerError('not_found', 'no such study');
+    this.studyRows.set(study, row);
     return row;
   }
 

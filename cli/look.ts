@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
 import { action, command, positive, withServer, type CommonOptions } from './context.js';
+import { SpamerError } from '../core/errors.js';
+import { signalOf } from '../schemas/signals.js';
 import { table } from './output.js';
 
 interface ChannelRow {
   readonly device: string;
   readonly code: number;
-  readonly signal: string;
   readonly accepted: number;
   readonly stored: number;
   readonly rejected: number;
@@ -25,13 +26,13 @@ export function reconcile(): Command {
     .option('--wait <seconds>', 'wait so long for what is in flight', positive)
     .action(action<CommonOptions & { wait?: number }>('reconcile', async ({ output, config }, options) => withServer(config(), async (server) => {
       const until = Date.now() + (options.wait ?? 0) * 1000;
-      let result = (await server.json('/v1/ledger/channels')) as Reconciliation;
+      let result = (await server.json('/v1/ledger/channels?full=true')) as Reconciliation;
       while (Date.now() < until && (!result.balanced || result.channels.some((row) => row.inFlight !== 0))) {
         await new Promise((resolve) => setTimeout(resolve, 500));
-        result = (await server.json('/v1/ledger/channels')) as Reconciliation;
+        result = (await server.json('/v1/ledger/channels?full=true')) as Reconciliation;
       }
       output.answer(result, () => {
-        const rows = result.channels.map((row) => [row.device.slice(0, 8), row.signal, ...[row.accepted, row.stored, row.rejected, row.held, row.inFlight].map(String), row.balanced ? 'yes' : 'NO']);
+        const rows = result.channels.map((row) => [row.device.slice(0, 8), signalOf(row.code)?.label ?? String(row.code), ...[row.accepted, row.stored, row.rejected, row.held, row.inFlight].map(String), row.balanced ? 'yes' : 'NO']);
         output.say(table(['device', 'signal', 'accepted', 'stored', 'rejected', 'held', 'in flight', 'balanced'], rows));
         output.say(result.balanced ? 'balanced' : 'NOT balanced');
       });
@@ -39,10 +40,11 @@ export function reconcile(): Command {
     })));
 }
 
-interface TopicPage {
-  readonly records: ReadonlyArray<{ readonly partition: number; readonly offset: number; readonly time: string; readonly record: unknown }>;
-  readonly next: string | null;
-}
+interface TopicStatus { readonly topic: string; readonly partition: number; readonly start: number; readonly end: number }
+interface TopicPage { readonly records: ReadonlyArray<{ readonly offset: number; readonly time: string; readonly schema: string | null; readonly value?: unknown; readonly code?: string }>; readonly next: number }
+interface TailOptions extends CommonOptions { readonly from: string; readonly count?: number }
+
+const idleMs = 300;
 
 /** `spamer tail`: a topic's records as they come; clear ones whole, sealed ones by their header. */
 export function tail(): Command {
@@ -50,17 +52,24 @@ export function tail(): Command {
     .argument('<topic>', 'vitals.raw, vitals.rejected, vitals.held, vitals.anonymized, pmr.chunks')
     .option('--from <where>', 'start or end', 'end')
     .option('--count <n>', 'stop after so many records', positive)
-    .action(action<CommonOptions & { from: string; count?: number }>('tail', async ({ output, config }, options, [topic]) => withServer(config(), async (server) => {
+    .action(action<TailOptions>('tail', async ({ output, config }, options, [topic]) => withServer(config(), async (server) => {
+      const { topics } = (await server.json('/v1/topics')) as { topics: readonly TopicStatus[] };
+      const places = topics.filter((row) => row.topic === topic).map((row) => ({ partition: row.partition, next: options.from === 'start' ? row.start : row.end }));
+      if (places.length === 0) throw new SpamerError('not_found', 'there is no such topic', { where: topics.map((row) => row.topic).filter((name, index, all) => all.indexOf(name) === index).join(', ') });
       let left = options.count ?? Infinity;
-      let cursor = options.from === 'start' ? 'start' : 'end';
-      let stop = false;
-      process.once('SIGINT', () => { stop = true; });
-      while (left > 0 && !stop) {
-        const page = (await server.json(`/v1/topics/${encodeURIComponent(topic ?? '')}/records?from=${encodeURIComponent(cursor)}`)) as TopicPage;
-        for (const record of page.records.slice(0, left)) output.record(record, () => `${record.partition}/${record.offset} ${record.time} ${JSON.stringify(record.record)}`);
-        left -= page.records.length;
-        cursor = page.next ?? cursor;
-        if (page.records.length === 0) await new Promise((resolve) => setTimeout(resolve, 300));
+      let stopped = false;
+      process.once('SIGINT', () => { stopped = true; });
+      while (left > 0 && !stopped) {
+        let seen = 0;
+        for (const place of places) {
+          if (left <= 0) break;
+          const page = (await server.json(`/v1/topics/${encodeURIComponent(topic ?? '')}/records?partition=${place.partition}&from=${place.next}&limit=${Math.min(100, left)}`)) as TopicPage;
+          for (const record of page.records) output.record({ partition: place.partition, ...record }, () => `${place.partition}/${record.offset} ${record.time} ${record.schema ?? record.code ?? ''} ${JSON.stringify(record.value ?? null)}`);
+          place.next = page.next;
+          seen += page.records.length;
+          left -= page.records.length;
+        }
+        if (seen === 0) await new Promise((resolve) => setTimeout(resolve, idleMs));
       }
     })));
 }

@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { SpamerError } from '../core/errors.js';
 import { generateDeviceKey } from '../device-emulator/key.js';
-import { action, command, withServer, type CommonOptions } from './context.js';
+import { action, command, positive, withServer, type CommonOptions } from './context.js';
 import { readRunning } from './server.js';
 
 /** Commands that change the registry: patients, devices, studies, tokens. */
@@ -29,8 +29,8 @@ function patient(): Command {
     .option('--study <id...>', 'enrol in these studies as well')
     .action(action<PatientOptions>('patient add', async ({ output, config }, options) => withServer(config(), async (server) => {
       const body = { name: options.name, recordNumber: options.recordNumber, birthDate: options.birthDate, sex: options.sex, ...(options.zip === undefined ? {} : { zip: options.zip }) };
-      const added = (await server.send('POST', '/v1/patients', body)) as { patient: string };
-      for (const id of options.study ?? []) await server.send('POST', `/v1/studies/${encodeURIComponent(id)}/members`, { patients: [added.patient] });
+      const added = (await server.send('POST', '/v1/patients', { attributes: body })) as { patient: string };
+      for (const id of options.study ?? []) await server.send('POST', `/v1/studies/${encodeURIComponent(id)}/members`, { patient: added.patient });
       output.answer(added, () => output.say(`patient ${added.patient}\nNext: spamer device enroll --patient ${added.patient} --out device.key.json`));
     })));
   return command('patient', 'Patients.', ['spamer patient add --help']).addCommand(add);
@@ -45,7 +45,8 @@ function device(): Command {
       const settings = config();
       const key = generateDeviceKey();
       await withServer(settings, async (server) => {
-        const enrolled = (await server.send('POST', '/v1/devices', { patient: options.patient, publicKey: key.publicKey, ...(options.from === undefined ? {} : { from: options.from }) })) as { device: string };
+        const enrolled = (await server.send('POST', '/v1/devices', { publicKey: key.publicKey })) as { device: string };
+        await server.send('POST', '/v1/bindings', { device: enrolled.device, patient: options.patient, ...(options.from === undefined ? {} : { from: options.from }) });
         const url = readRunning(settings.data_dir)?.ingest ?? `ws://${settings.ingest_host}:${settings.ingest_port}/v1/stream`;
         try {
           writeFileSync(options.out, `${JSON.stringify({ device: enrolled.device, url, ...key }, null, 2)}\n`, { mode: 0o600, flag: 'wx' });
@@ -62,18 +63,19 @@ function study(): Command {
   const add = command('add', 'Add a study from its policy file.', ['spamer study add policy.json'])
     .argument('<file>', 'policy (JSON); docs/operations.md shows one')
     .action(action<CommonOptions>('study add', async ({ output, config }, _options, [file]) => {
-      const policy = readJson(file ?? '');
+      const policy = readText(file ?? '');
       await withServer(config(), async (server) => {
-        const added = await server.send('POST', '/v1/studies', policy);
-        output.answer(added, () => output.say(`study added: ${JSON.stringify(added)}\nNext: spamer study enrol <study> --patient <id>`));
+        const added = await server.send('POST', '/v1/studies', { policy });
+        const { study } = added as { study: string };
+        output.answer(added, () => output.say(`study ${study}\nNext: spamer study enrol ${study} --patient <id>`));
       });
     }));
   const enrol = command('enrol', 'Put patients into a study\'s cohort.', ['spamer study enrol sepsis-1 --patient 3f0c…'])
     .argument('<study>')
     .requiredOption('--patient <id...>', 'patients')
     .action(action<CommonOptions & { patient: string[] }>('study enrol', async ({ output, config }, options, [id]) => withServer(config(), async (server) => {
-      const done = await server.send('POST', `/v1/studies/${encodeURIComponent(id ?? '')}/members`, { patients: options.patient });
-      output.answer(done, () => output.say(`${options.patient.length} enrolled`));
+      for (const patient of options.patient) await server.send('POST', `/v1/studies/${encodeURIComponent(id ?? '')}/members`, { patient });
+      output.answer({ enrolled: options.patient.length }, () => output.say(`${options.patient.length} enrolled`));
     })));
   return command('study', 'Studies and their cohorts.', ['spamer study add --help']).addCommand(add).addCommand(enrol);
 }
@@ -82,24 +84,18 @@ function token(): Command {
   const create = command('create', 'Create an access token for the page and the API; it is shown once.', ['spamer token create --role researcher --subject ada --days 30'])
     .requiredOption('--role <role>', 'researcher, clinician, engineer or admin')
     .option('--subject <name>', 'who holds it', 'unnamed')
-    .option('--days <days>', 'valid for so many days', '30')
-    .action(action<CommonOptions & { role: string; subject: string; days: string }>('token create', async ({ output, config }, options) => withServer(config(), async (server) => {
-      const made = (await server.send('POST', '/v1/tokens', { role: options.role, subject: options.subject, days: Number(options.days) })) as { token: string };
+    .option('--days <days>', 'valid for so many days', positive, 30)
+    .action(action<CommonOptions & { role: string; subject: string; days: number }>('token create', async ({ output, config }, options) => withServer(config(), async (server) => {
+      const made = (await server.send('POST', '/v1/tokens', { role: options.role, subject: options.subject, expiresInS: Math.round(options.days * 86_400) })) as { token: string };
       output.answer(made, () => output.say(made.token));
     })));
   return command('token', 'Access tokens.', ['spamer token create --help']).addCommand(create);
 }
 
-function readJson(file: string): unknown {
-  let text: string;
+function readText(file: string): string {
   try {
-    text = readFileSync(file, 'utf8');
+    return readFileSync(file, 'utf8');
   } catch (cause) {
     throw new SpamerError('bad_request', 'the file cannot be read', { where: file, cause });
-  }
-  try {
-    return JSON.parse(text) as unknown;
-  } catch (cause) {
-    throw new SpamerError('bad_request', 'the file is not JSON', { where: file, cause });
   }
 }

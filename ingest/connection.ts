@@ -7,6 +7,9 @@ import type { Mark, Session } from './sessions.js';
 /** WebSocket close codes of `spamer.v1`. */
 export const closeCodes = { stopping: 1001, malformed: 1008, replaced: 4001, forbidden: 4003 } as const;
 
+/** uWebSockets' send status for a message that found no room. */
+const droppedByBound = 2;
+
 /** uWebSockets copies the fields of its user data into an object of its own, so ours hides behind one. */
 export interface SocketData {
   readonly connection: Connection;
@@ -38,9 +41,9 @@ export class Connection {
     this.#socket = null;
   }
 
-  /** A slow reader is cut off by the socket's own bound (`closeOnBackpressureLimit`). */
+  /** A slow reader is cut off at the socket's bound. `closeOnBackpressureLimit` alone spares one that goes on sending. */
   send(message: Buffer): void {
-    this.#socket?.send(message, true);
+    if (this.#socket?.send(message, true) === droppedByBound) this.#socket.close();
   }
 
   ack(mark: Mark): void {

@@ -198,7 +198,7 @@ export class TestDevice {
     const name = messageName(bytes);
     if (name === 'Hello') this.hello = decode('Hello', bytes);
     if (name === 'Ack') this.acks.push(decode('Ack', bytes));
-    if (name === 'Nack') this.nacks.push(decode('Nack', bytes));
+    if (name === 'Nack') this.nacks.push({ ...decode('Nack', bytes) });
     if (name === 'Command') this.commands.push(decode('Command', bytes));
     this.#tell();
   }

@@ -97,7 +97,9 @@ const full = new Set([-30792, 28, 122, 5]);
 
 export function translate(error: unknown, path: string): SpamerError {
   if (error instanceof SpamerError) return error;
-  const code = Math.trunc(Number((error as { code?: unknown } | null)?.code));
+  // LMDB gives numbers as `code`; Node gives names there, and negative numbers as `errno`.
+  const { code: given, errno } = (error ?? {}) as { code?: unknown; errno?: unknown };
+  const code = Number(typeof given === 'number' ? given : errno);
   const [kind, message]: [ErrorCode, string] = damaged.has(code)
     ? ['data_damaged', 'the log file is not readable']
     : full.has(code) || full.has(-code)

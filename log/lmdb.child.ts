@@ -5,13 +5,13 @@ import { silentJournal } from '../core/journal.js';
 import { contractExtraWriters, contractRecord, contractTopics } from './log.contract.js';
 import { openLmdbLog, type LmdbLog } from './lmdb.js';
 
-/** What `lmdb.test.ts` starts as another process or thread: `node lmdb.child.js hold|write DIR`, or a Worker with `{ dir }`. */
+/** What `lmdb.test.ts` starts as another process or thread: `node lmdb.child.js hold|few|write DIR`, or a Worker with `{ dir }`. */
 const open = (dir: string): Promise<LmdbLog> => openLmdbLog({ dir, topics: contractTopics, extraWriters: contractExtraWriters, logBytesMax: 2 ** 30, journal: silentJournal });
 
 const say = (line: string): void => void writeSync(1, `${line}\n`);
 
 /** Numbers 0, 1, 2 … into both partitions and the state, each said once its commit resolved. */
-async function source(log: LmdbLog): Promise<void> {
+async function source(log: LmdbLog, until: number): Promise<void> {
   const writer = await log.writer('source', { thread: true });
   const from = (await log.status())[0]?.end ?? 0;
   const commit = async (n: number): Promise<void> => {
@@ -19,7 +19,7 @@ async function source(log: LmdbLog): Promise<void> {
     await writer.commit({ records: [contractRecord(value), contractRecord(value, { partition: 1 })], state: [{ table: 'last', key: 'n', value: Buffer.from(String(n)) }] });
     say(String(n));
   };
-  for (let n = from; ; n += 4) await Promise.all([commit(n), commit(n + 1), commit(n + 2), commit(n + 3)]);
+  for (let n = from; n < until; n += 4) await Promise.all([commit(n), commit(n + 1), commit(n + 2), commit(n + 3)]);
 }
 
 /** Copies partition 0 of the input to the output, progress in the same commit. */
@@ -52,7 +52,12 @@ if (isMainThread) {
   if (mode === 'hold') await hold(dir ?? '', say);
   if (mode === 'write') {
     const log = await open(dir ?? '');
-    await Promise.all([source(log), stage(log)]);
+    await Promise.all([source(log, Infinity), stage(log)]);
+  }
+  if (mode === 'few') {
+    const log = await open(dir ?? '');
+    await source(log, 40);
+    await log.close();
   }
 } else {
   const port = parentPort;

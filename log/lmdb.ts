@@ -7,7 +7,7 @@ import { Committer } from './lmdb-commit.js';
 import { closeEnvironments, openEnvironments, snapshot, translate, type Environment, type Environments } from './lmdb-env.js';
 import { consumedOffset, retainAll } from './lmdb-retention.js';
 import { LocalQueue, packFor, ThreadQueue, type CommitQueue } from './lmdb-writer.js';
-import { LockFile } from './lock.js';
+import { LockFile, type LockScope } from './lock.js';
 import type { ConsumerStatus, Log, ReadLimits, RetentionReport, StateEntry, StoredRecord, TopicSettings, TopicStatus, Transaction, Writer } from './log.js';
 
 /** How often a waiting reader looks whether there is more; a commit of the same thread wakes it at once. */
@@ -54,9 +54,18 @@ function extraWriters(settings: LmdbLogSettings): readonly string[] {
 
 function lockFolder(dir: string): LockFile | null {
   mkdirSync(dir, { recursive: true, mode: 0o700 });
-  const lock = LockFile.acquire(join(dir, 'process.lock'), 'process');
+  const lock = acquire(join(dir, 'process.lock'), 'process');
   if (lock === null) throw new SpamerError('data_locked', 'another process has the log open', { where: dir });
   return lock === 'shared' ? null : lock;
+}
+
+/** On a full disk even the lock finds no room; that is told as such. */
+function acquire(path: string, scope: LockScope): LockFile | 'shared' | null {
+  try {
+    return LockFile.acquire(path, scope);
+  } catch (error) {
+    throw translate(error, path);
+  }
 }
 
 class LmdbBackend implements LmdbLog {
@@ -80,7 +89,7 @@ class LmdbBackend implements LmdbLog {
 
   async writer(name: string, options: WriterOptions = {}): Promise<Writer> {
     const environment = this.#environment(name);
-    const lock = LockFile.acquire(join(this.#settings.dir, `${name}.writer`), 'thread');
+    const lock = acquire(join(this.#settings.dir, `${name}.writer`), 'thread');
     if (lock === null || lock === 'shared') throw new SpamerError('conflict', 'this writer is open already', { where: name });
     try {
       const queue = options.thread === true ? await this.#threadQueue(name) : new LocalQueue(new Committer(name, this.#environments, this.topics(), this.#settings.logBytesMax));

@@ -1,4 +1,4 @@
-import { existsSync, linkSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, linkSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { threadId } from 'node:worker_threads';
 
 /**
@@ -43,15 +43,15 @@ export class LockFile {
 /** The file appears with its content in one step (link), so that nobody reads half a holder. */
 function create(path: string, self: Holder): boolean {
   const draft = `${path}.${process.pid}.${threadId}`;
-  writeFileSync(draft, JSON.stringify(self));
   try {
+    writeFileSync(draft, JSON.stringify(self));
     linkSync(draft, path);
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
     throw error;
   } finally {
-    unlinkSync(draft);
+    rmSync(draft, { force: true });
   }
 }
 

@@ -68,7 +68,7 @@ export async function sealChunk(draft: ChunkDraft, seal: Seal): Promise<Buffer> 
     sealed: nothing,
   };
   // zlib's own threads compress, so the stage's thread goes on.
-  const sealed = await seal(draft.patient, await deflate(plain, { level: 3 }), encodeBody('PmrChunk', chunk));
+  const sealed = await seal(draft.patient, await deflate(plain, { level: 3, chunkSize: 128 * 1024 }), encodeBody('PmrChunk', chunk));
   return encode('PmrChunk', { ...chunk, sealed });
 }
 

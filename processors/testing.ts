@@ -2,7 +2,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { monotone, systemClock } from '../core/clock.js';
 import { SpamerError } from '../core/errors.js';
-import { uuidBytes, type DeviceId, type PatientId, type Pseudonym, type StudyId } from '../core/ids.js';
+import { uuidBytes, uuidText, type DeviceId, type PatientId, type Pseudonym, type StudyId } from '../core/ids.js';
 import { silentJournal } from '../core/journal.js';
 import type { ConsumerStatus, Log, ReadLimits, StateEntry, StoredRecord, TopicStatus, Transaction, Writer } from '../log/log.js';
 import { encode, encodeBody } from '../schemas/codec.js';
@@ -176,9 +176,10 @@ export class FakeCustodian implements DataKeys, Memberships {
   /** Told to be out of reach. */
   broken = false;
 
-  patient(): PatientId {
-    const patient = fakeId<PatientId>();
-    this.#keys.set(patient, { patient, epoch: 1, secret: randomBytes(32) });
+  /** @param seed the same seed gives the same id and key, in any process. */
+  patient(seed = randomBytes(8).toString('hex')): PatientId {
+    const patient = fakeId<PatientId>(seed);
+    this.#keys.set(patient, { patient, epoch: 1, secret: createHash('sha256').update(`key ${seed}`).digest() });
     return patient;
   }
 
@@ -190,7 +191,7 @@ export class FakeCustodian implements DataKeys, Memberships {
 
   study(name: string, policy: object, k: number, patients: readonly PatientId[]): StudyId {
     const study = name as StudyId;
-    this.studies.set(study, { policyJson: JSON.stringify(policy), k, contributors: new Set(), members: new Map(patients.map((patient) => [patient, fakeId<Pseudonym>()])) });
+    this.studies.set(study, { policyJson: JSON.stringify(policy), k, contributors: new Set(), members: new Map(patients.map((patient) => [patient, fakeId<Pseudonym>(`${name}/${patient}`)])) });
     this.generations += 1;
     return study;
   }
@@ -231,9 +232,8 @@ export class FakeCustodian implements DataKeys, Memberships {
   }
 }
 
-export function fakeId<Id extends PatientId | DeviceId | Pseudonym>(): Id {
-  const hex = randomBytes(16).toString('hex');
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}` as Id;
+export function fakeId<Id extends PatientId | DeviceId | Pseudonym>(seed = randomBytes(8).toString('hex')): Id {
+  return uuidText<Id>(createHash('sha256').update(`id ${seed}`).digest().subarray(0, 16));
 }
 
 export function newVault(custodian: DataKeys): Vault {

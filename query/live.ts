@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import { SpamerError } from '../core/errors.js';
-import { deviceId, uuidBytes, uuidText, type PatientId } from '../core/ids.js';
+import { deviceId, uuidBytes, uuidText, type DeviceId, type PatientId } from '../core/ids.js';
 import { faultOf } from '../core/journal.js';
 import { limits } from '../core/limits.js';
 import { partitionOf, type StoredRecord } from '../log/log.js';
@@ -119,7 +119,7 @@ class Watcher {
       const block = decode('Block', record.value);
       // The device may be bound to somebody else by now.
       if (uuidText<PatientId>(block.patient) !== this.#patient) return;
-      for (const frame of await openBlock(block, this.#ports.opener)) this.#send('frame', liveFrame(frame, block.receivedAt));
+      for (const frame of await openBlock(block, this.#ports.opener)) this.#send('frame', liveFrame(frame, block.receivedAt, uuidText<DeviceId>(block.device)));
     } catch (error) {
       // An unreadable block is the stages' to set aside; an erased patient's view just stays empty.
       const code = error instanceof SpamerError ? error.code : 'block_unreadable';
@@ -148,7 +148,7 @@ class Watcher {
   }
 }
 
-function liveFrame(frame: DecodedFrame, receivedAt: number): object {
+function liveFrame(frame: DecodedFrame, receivedAt: number, device: DeviceId): object {
   const waves = frame.waveforms.map(({ samples, ...wave }) => ({ ...wave, samples: [...samples] }));
-  return { receivedAt, waves, numerics: frame.numerics, events: frame.events };
+  return { device, receivedAt, waves, numerics: frame.numerics, events: frame.events };
 }

@@ -36,8 +36,10 @@ const seriesColumns = 's.study, s.policy, s.pseudonym, s.grp, s.basis, s.year, s
 const pageSamplesMax = 1_000_000;
 
 function seriesKey(series: Series): string {
-  const attributes = Object.keys(series.group).sort().map((name) => [name, series.group[name]]);
-  return `${series.study}|${series.policy}|${series.pseudonym}|${series.basis}|${series.year}|${series.code}|${series.unit}|${JSON.stringify(attributes)}`;
+  // Lengths make it unambiguous whatever the attributes hold.
+  let group = '';
+  for (const name of Object.keys(series.group).sort()) group += `|${name.length}:${name}=${series.group[name]!.length}:${series.group[name]}`;
+  return `${series.study}|${series.policy}|${series.pseudonym}|${series.basis}|${series.year}|${series.code}|${series.unit}${group}`;
 }
 
 function groupOf(value: unknown): Record<string, string> {
@@ -62,6 +64,8 @@ interface TimeColumns {
   readonly first: string;
   readonly last: string;
 }
+
+const runTimes: TimeColumns = { first: 't.t0_us', last: '(t.t0_us + ((t.n - 1) * t.period_ns) // 1000)' };
 
 /** The filter as SQL whose every value is a bound parameter; only positions are spelled into the text. */
 function conditionOf(filter: SeriesFilter, time: TimeColumns): Condition {
@@ -94,6 +98,17 @@ function conditionOf(filter: SeriesFilter, time: TimeColumns): Condition {
     bind('to', BigInt(filter.toUs), BIGINT);
   }
   return { sql: sql.join(' AND '), parameters, types };
+}
+
+/**
+ * Waveform samples as rows of physical values. The filter stands inside as well, since DuckDB does not push it through `unnest`;
+ * times are computed only where they are asked for.
+ */
+function samplesOf(query: SeriesFilter): string {
+  const timed = query.fromUs !== undefined || query.toUs !== undefined;
+  const { sql } = conditionOf(query, runTimes);
+  const time = timed ? 't.t0_us + (unnest(range(t.n)) * t.period_ns) // 1000' : '0';
+  return `(SELECT t.series, ${time} AS t_us, unnest(t.samples) * t.scale + t.value_offset AS value FROM runs t JOIN series s ON s.id = t.series WHERE ${sql})`;
 }
 
 /** A cursor is the source position of the last row of the page before. @throws SpamerError `bad_request`. */
@@ -188,7 +203,7 @@ class DuckDbAnalytics implements AnalyticsStore {
     const columns = 't.t0_us, t.period_ns, t.scale, t.value_offset, t.samples, t.src_part, t.src_offset, 0 AS src_index';
     const source = `SELECT ${seriesColumns}, ${columns} FROM (SELECT *, 0 AS src_index FROM runs) t JOIN series s ON s.id = t.series`;
     // Compared with the beginning of a range is the last sample, so that a run that reaches into the range is found.
-    return this.#page(query, source, { first: 't.t0_us', last: '(t.t0_us + ((t.n - 1) * t.period_ns) // 1000)' }, (row) => (row['samples'] as number[]).length, (row) => ({
+    return this.#page(query, source, runTimes, (row) => (row['samples'] as number[]).length, (row) => ({
       ...seriesOfRow(row), t0Us: Number(row['t0_us']), periodNs: Number(row['period_ns']), scale: Number(row['scale']), offset: Number(row['value_offset']),
       samples: row['samples'] as number[],
     }));
@@ -204,9 +219,7 @@ class DuckDbAnalytics implements AnalyticsStore {
       types[`by${index}`] = VARCHAR;
     });
     const keys = query.by.map((_, index) => `s.grp[$by${index}] AS k${index}, `).join('');
-    const source = query.of === 'numerics'
-      ? 'numerics'
-      : '(SELECT series, t0_us + (unnest(range(n)) * period_ns) // 1000 AS t_us, unnest(samples) * scale + value_offset AS value FROM runs)';
+    const source = query.of === 'numerics' ? 'numerics' : samplesOf(query);
     const rows = await this.#file.rows(
       `SELECT ${keys}s.code, s.unit, count(DISTINCT s.pseudonym) AS patients, count(*) AS n, avg(t.value) AS mean, min(t.value) AS low, max(t.value) AS high,
          stddev_samp(t.value) AS deviation FROM ${source} t JOIN series s ON s.id = t.series WHERE ${condition.sql} GROUP BY ALL ORDER BY ALL LIMIT 100001`,

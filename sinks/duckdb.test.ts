@@ -103,13 +103,13 @@ void test('a damaged file is data_damaged', async (t) => {
 
 void test('a query is stopped at its time bound, and the store goes on', async (t) => {
   const folder = await folderOf(t);
-  const stores = await openDuckDbStores({ folder, readTimeoutMs: 20 });
+  const stores = await openDuckDbStores({ folder, readTimeoutMs: 60 });
   t.after(() => stores.close());
   const samples = new Array<number>(20_000).fill(3);
   const rows = Array.from({ length: 300 }, (_, offset) => ({ kind: 'run' as const, series: seriesOf(offset), source: { partition: 0, offset }, t0Us: 0, periodNs: 1, scale: 1, offset: 0, samples }));
   await stores.analytics.write(batchOf(rows, 0, 300));
   await assert.rejects(stores.analytics.aggregates({ study: 'heart', of: 'runs', by: ['ward'], minCell: 1 }), isCode('too_large'));
-  assert.equal((await stores.analytics.runs({ study: 'heart', limit: 1 })).rows.length, 1);
+  await until(() => stores.analytics.setAside().then((rows) => rows.length === 0, () => false));
 });
 
 void test('more queries than may run wait for their turn', async (t) => {

@@ -1,0 +1,125 @@
+import { existsSync } from 'node:fs';
+import { extname } from 'node:path';
+import { SingleBar } from 'cli-progress';
+import { InvalidArgumentError, type Command } from 'commander';
+import { SpamerError } from '../core/errors.js';
+import { csvMappings, guessMapping, openCsv, type CsvMappingName } from '../device-emulator/csv.js';
+import { runDevice, runFleet, type DeviceOptions, type DeviceSummary } from '../device-emulator/device.js';
+import { openEdf } from '../device-emulator/edf.js';
+import { readKeyFile } from '../device-emulator/key.js';
+import type { FaultOptions } from '../device-emulator/faults.js';
+import type { Source } from '../device-emulator/source.js';
+import { synthetic } from '../device-emulator/synthetic.js';
+import { openWfdb } from '../device-emulator/wfdb.js';
+import { action, command, positive, type CommonOptions } from './context.js';
+
+interface EmulateOptions extends CommonOptions {
+  readonly url?: string;
+  readonly key: string[];
+  readonly wfdb?: string;
+  readonly edf?: string;
+  readonly csv?: string;
+  readonly mapping?: string;
+  readonly synthetic?: boolean;
+  readonly seed: number;
+  readonly seconds?: number;
+  readonly speed: number | 'max';
+  readonly frame: number;
+  readonly start?: string;
+  readonly buffer?: string;
+  readonly fault?: FaultOptions;
+}
+
+const speedOf = (text: string): number | 'max' => (text === 'max' ? 'max' : positive(text));
+
+/** Faults as JSON, so that every one of the emulator's can be asked for. */
+function faultsOf(text: string): FaultOptions {
+  try {
+    return JSON.parse(text) as FaultOptions;
+  } catch {
+    throw new InvalidArgumentError('must be JSON, like {"drop":0.01}');
+  }
+}
+
+/** `spamer emulate`: devices as real ones behave; speaks only the wire. */
+export function emulate(): Command {
+  return command('emulate', 'Play a recording, or synthetic signals, as a device.', [
+    'spamer emulate --key bed-7.key.json --synthetic',
+    'spamer emulate --key bed-7.key.json --wfdb ../shared/data/wfdb/100 --speed max',
+    'spamer emulate --key a.json b.json c.json --synthetic --seconds 60',
+  ])
+    .requiredOption('--key <file...>', 'key file of `device enroll`; several play one device each')
+    .option('--url <url>', 'device stream; default: what the key file says')
+    .option('--wfdb <record>', 'path of a WFDB record, without ending')
+    .option('--edf <file>', 'EDF file')
+    .option('--csv <file>', 'CSV file with a known mapping')
+    .option('--mapping <name>', `columns of the CSV: ${Object.keys(csvMappings).join(', ')}`)
+    .option('--synthetic', 'made-up signals (dynamical ECG model)')
+    .option('--seed <n>', 'of the synthetic signals', positive, 1)
+    .option('--seconds <n>', 'length of the synthetic signals; default: until stopped', positive)
+    .option('--speed <n|max>', 'times real time, or as fast as acknowledged', speedOf, 1)
+    .option('--frame <seconds>', 'length of one frame', positive, 1)
+    .option('--start <time>', 'time of the first sample (RFC 3339)')
+    .option('--buffer <dir>', 'offline buffer on disk')
+    .option('--fault <json>', 'faults on demand, e.g. {"drop":0.01,"duplicate":0.05}', faultsOf)
+    .action(action<EmulateOptions>('emulate', async ({ output }, options) => {
+      const source = await openSource(options);
+      const stop = new AbortController();
+      process.once('SIGINT', () => stop.abort());
+      process.once('SIGTERM', () => stop.abort());
+      const devices = await Promise.all(options.key.map((file) => deviceOptions(file, source, options, stop.signal)));
+      const bar = progress(source, devices.length, output.json);
+      for (const device of devices) Object.assign(device, { onEvent: bar.onEvent });
+      const failures: unknown[] = [];
+      const summaries = devices.length === 1 ? [await runDevice(devices[0] as DeviceOptions)] : await runFleet(devices, (_device, error) => failures.push(error));
+      bar.stop();
+      output.answer({ devices: summaries, failed: failures.length }, () => {
+        for (const summary of summaries) output.say(describe(summary));
+        if (stop.signal.aborted) output.say('stopped; what was not acknowledged is in the buffer folder, if one was given');
+      });
+      if (failures.length > 0) throw failures[0];
+    }));
+}
+
+const describe = ({ frames, samples, waiting, dropped }: DeviceSummary): string => `${frames} frames, ${samples} samples sent; ${waiting} not acknowledged, ${dropped} dropped`;
+
+async function deviceOptions(file: string, source: Source, options: EmulateOptions, signal: AbortSignal): Promise<DeviceOptions> {
+  const key = await readKeyFile(file);
+  const url = options.url ?? key.url;
+  if (url === undefined) throw new SpamerError('bad_request', 'the key file names no address; give --url', { where: file });
+  return {
+    url, deviceId: key.device, privateKey: key.privateKey, source, speed: options.speed, frameSeconds: options.frame, signal,
+    ...(options.start === undefined ? {} : { startUs: Date.parse(options.start) * 1000 }),
+    ...(options.buffer === undefined ? {} : { bufferDir: options.buffer }),
+    ...(options.fault === undefined ? {} : { faults: options.fault }),
+  };
+}
+
+async function openSource(options: EmulateOptions): Promise<Source> {
+  if (options.wfdb !== undefined) return openWfdb(options.wfdb);
+  if (options.edf !== undefined) return openEdf(options.edf);
+  if (options.csv !== undefined) return openCsv(options.csv, csvMappings[mappingOf(options.csv, options.mapping)]);
+  if (options.synthetic === true) return bounded(synthetic({ seed: options.seed }), options.seconds);
+  throw new SpamerError('bad_request', 'give one of --wfdb, --edf, --csv, --synthetic');
+}
+
+function mappingOf(file: string, named: string | undefined): CsvMappingName {
+  if (named !== undefined && named in csvMappings) return named as CsvMappingName;
+  const guessed = existsSync(file) && extname(file) !== '' ? guessMapping(file) : null;
+  if (guessed === null) throw new SpamerError('bad_request', 'this CSV has no known columns; give --mapping', { where: file });
+  return guessed;
+}
+
+function bounded(source: Source, seconds: number | undefined): Source {
+  if (seconds === undefined) return source;
+  const durationUs = Math.round(seconds * 1e6);
+  return { ...source, durationUs, read: async (fromUs, toUs) => (fromUs >= durationUs ? [] : source.read(fromUs, Math.min(toUs, durationUs))) };
+}
+
+/** Progress by frames acknowledged, on a terminal only. */
+function progress(source: Source, devices: number, json: boolean): { readonly onEvent: NonNullable<DeviceOptions['onEvent']>; stop(): void } {
+  if (json || !process.stderr.isTTY || source.durationUs === null) return { onEvent: () => undefined, stop: () => undefined };
+  const bar = new SingleBar({ format: '{bar} {percentage}% | {value}/{total} frames | {eta_formatted} left', stream: process.stderr });
+  bar.start(Math.ceil((source.durationUs / 1e6) * devices), 0);
+  return { onEvent: (note) => { if (note.kind === 'acked') bar.update(note.seq); }, stop: () => bar.stop() };
+}

@@ -1,0 +1,2 @@
+import { command } from './context.js';
+export const pmr = () => command('pmr', 'Records.', []);
