@@ -10,6 +10,8 @@ export interface Server {
   get(path: string): Promise<Response>;
   send(method: 'POST' | 'PUT' | 'DELETE', path: string, body: unknown): Promise<unknown>;
   json(path: string): Promise<unknown>;
+  /** The same server, asked by another. */
+  as(token: string): Server;
   close(): Promise<void>;
 }
 
@@ -66,6 +68,7 @@ function client(base: string, token: string, close: () => Promise<void>): Server
       const response = await request(method, path, body);
       return response.status === 204 ? null : response.json();
     },
+    as: (other) => client(base, other, close),
     close,
   };
 }

@@ -20,7 +20,7 @@ const storageKey = 'spamer-token';
 
 export class Server {
   #token: string | null;
-  #demo = false;
+  #starting: Promise<void> | undefined;
 
   constructor() {
     this.#token = tokenFromAddress() ?? sessionStorage.getItem(storageKey);
@@ -29,18 +29,18 @@ export class Server {
 
   useToken(token: string): void {
     this.#token = token;
-    this.#demo = false;
     sessionStorage.setItem(storageKey, token);
   }
 
-  /** GET as JSON. A demo session that a restart has ended is renewed once. @throws Refused, TypeError when there is no server. */
+  /** GET as JSON. A token that a restart has ended gives way once to a demo session, where there is one. @throws Refused, TypeError when there is no server. */
   async get<T>(path: string): Promise<T> {
     if (this.#token === null) await this.#startDemo();
+    const used = this.#token;
     try {
       return (await (await this.#fetch(path)).json()) as T;
     } catch (error) {
-      if (!(error instanceof Refused) || error.problem.status !== 401 || !(this.#demo || (await this.#hasDemo()))) throw error;
-      await this.#startDemo();
+      if (!(error instanceof Refused) || error.problem.status !== 401) throw error;
+      if (this.#token === used) await this.#startDemo();
       return (await (await this.#fetch(path)).json()) as T;
     }
   }
@@ -51,17 +51,19 @@ export class Server {
     return body;
   }
 
-  async #hasDemo(): Promise<boolean> {
-    sessionStorage.removeItem(storageKey);
-    this.#token = null;
-    return Promise.resolve(true);
+  /** One session however many ask at once. */
+  #startDemo(): Promise<void> {
+    this.#starting ??= this.#demoSession().finally(() => {
+      this.#starting = undefined;
+    });
+    return this.#starting;
   }
 
-  async #startDemo(): Promise<void> {
-    const response = await fetch('/v1/demo/session', { method: 'POST' });
-    if (response.status !== 201) throw new Refused({ status: 401, code: 'unauthenticated', detail: 'This page needs a token.', remedy: '' });
+  async #demoSession(): Promise<void> {
+    const response = await fetch('/v1/demo/session', { method: 'POST', signal: AbortSignal.timeout(8000) });
+    if (response.status >= 500) throw new Refused(await problemOf(response));
+    if (response.status !== 201) throw new Refused({ status: 401, code: 'unauthenticated', detail: 'This page needs a token.', remedy: 'Ask an administrator for one.' });
     this.#token = ((await response.json()) as { token: string }).token;
-    this.#demo = true;
     sessionStorage.setItem(storageKey, this.#token);
   }
 

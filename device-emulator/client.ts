@@ -45,12 +45,14 @@ export interface ClientCounts {
 }
 
 const subprotocol = 'spamer.v1';
-const backoffMaxMs = 30_000;
+const backoffMaxMs = 60_000;
 /** Handshakes refused in a row after which waiting won't help: key unknown, device revoked, clock wrong. */
 const refusalsMax = 5;
 /** So often the server may fail to read one frame before its content is given up. */
 const attemptsMax = 4;
 const commandsRemembered = 256;
+const closedReplaced = 4001;
+const closedForbidden = 4003;
 
 interface Live {
   readonly socket: WebSocket;
@@ -71,12 +73,13 @@ export class DeviceClient {
   readonly #options: ClientOptions;
   #live: Live | null = null;
   #window = 256;
-  #high = 0;
   #skipped = new Set<number>();
   #attempts = { seq: 0, count: 0 };
   #waiters: Array<() => void> = [];
   #pumping = false;
-  readonly #results = new Map<string, string>();
+  readonly #results = new Map<string, Promise<string>>();
+  /** Server time less device time at Hello, µs. */
+  #clockLead = 0;
   #fresh: boolean;
 
   constructor(options: ClientOptions) {
@@ -84,16 +87,19 @@ export class DeviceClient {
     this.#fresh = !options.buffer.resumed;
   }
 
-  /** Stays connected until `signal`. @throws SpamerError `unauthenticated` after repeated refusals, `replaced`. */
+  /** Stays connected until `signal`. @throws SpamerError `unauthenticated` after repeated refusals, `replaced`, `forbidden`. */
   async run(signal: AbortSignal): Promise<void> {
     for (let failures = 0, refusals = 0; !signal.aborted;) {
+      const ackedBefore = this.counts.acked;
       const end = await this.#connection(signal);
       if (signal.aborted) return;
-      if (end.helloed) [failures, refusals] = [0, 0];
-      if (end.reason === 'replaced') throw new SpamerError('replaced', 'another connection of this device took over');
+      if (this.counts.acked > ackedBefore) failures = 0;
+      if (end.helloed) refusals = 0;
+      if (end.code === closedReplaced) throw new SpamerError('replaced', 'another connection of this device took over');
+      if (end.code === closedForbidden) throw new SpamerError('forbidden', 'the device was suspended or revoked');
       if (end.status === 401 || end.status === 403) refusals += 1;
       if (refusals >= refusalsMax) throw new SpamerError('unauthenticated', 'the server refuses this device', { where: this.#options.url });
-      const retryMs = Math.random() * Math.min(backoffMaxMs, (this.#options.backoffMs ?? 250) * 2 ** failures);
+      const retryMs = (0.5 + Math.random() / 2) * Math.min(backoffMaxMs, (this.#options.backoffMs ?? 1000) * 2 ** failures);
       failures = Math.min(failures + 1, 10);
       if (!end.helloed) this.#options.onEvent?.({ kind: 'unreachable', status: end.status, retryMs: Math.round(retryMs) });
       await sleep(retryMs, undefined, { signal }).catch(() => undefined);
@@ -132,7 +138,7 @@ export class DeviceClient {
     });
   }
 
-  #connection(signal: AbortSignal): Promise<{ helloed: boolean; status: number | null; reason: string }> {
+  #connection(signal: AbortSignal): Promise<{ helloed: boolean; status: number | null; code: number }> {
     const { url, deviceId, privateKey, now } = this.#options;
     return new Promise((resolve) => {
       const token = signDeviceToken({ device: deviceId, privateKey, nowMs: Math.floor(now() / 1000) });
@@ -145,7 +151,7 @@ export class DeviceClient {
         setTimeout(() => socket.terminate(), 1_000).unref();
       };
       const watch = setInterval(() => this.#watch(socket, heardAt), 250);
-      const report = setInterval(() => this.#status(), this.#options.statusMs ?? 10_000);
+      const report = setInterval(() => this.#status(), this.#options.statusMs ?? 60_000);
       signal.addEventListener('abort', abort, { once: true });
       socket.on('unexpected-response', (request, response) => {
         status = response.statusCode ?? null;
@@ -157,7 +163,7 @@ export class DeviceClient {
       socket.on('ping', () => { heardAt = Date.now(); });
       socket.on('message', (data: RawData) => {
         heardAt = Date.now();
-        helloed ||= this.#message(socket, data as Buffer);
+        if (this.#message(socket, data as Buffer)) helloed = true;
       });
       socket.on('close', (code, reason) => {
         clearInterval(watch);
@@ -165,7 +171,7 @@ export class DeviceClient {
         signal.removeEventListener('abort', abort);
         if (this.#live?.socket === socket) this.#live = null;
         if (helloed) this.#options.onEvent?.({ kind: 'disconnected', code, reason: reason.toString() });
-        resolve({ helloed, status, reason: code === 4001 ? 'replaced' : reason.toString() });
+        resolve({ helloed, status, code });
       });
       if (signal.aborted) abort();
     });
@@ -191,6 +197,7 @@ export class DeviceClient {
   #hello(socket: WebSocket, hello: Hello): void {
     const { buffer, onEvent } = this.#options;
     this.#agree(hello);
+    this.#clockLead = hello.serverTime - this.#options.now();
     this.#fresh = false;
     this.#skipped.clear();
     this.#window = hello.windowFrames;
@@ -218,7 +225,7 @@ export class DeviceClient {
         // The server was set back: what it lost is gone here too, the rest goes under a new epoch.
         this.#renumber(hello.epoch + 1);
       } else {
-        if (hello.durableSeq < buffer.acked) buffer.acked = hello.durableSeq;
+        buffer.rewind(hello.durableSeq);
         buffer.ack(hello.durableSeq);
       }
     } else if (buffer.acked > 0) {
@@ -229,7 +236,6 @@ export class DeviceClient {
 
   #renumber(epoch: number): void {
     this.#options.buffer.renumber(epoch);
-    this.#high = 0;
   }
 
   #ack({ epoch, seq }: { epoch: number; seq: number }): void {
@@ -319,9 +325,9 @@ export class DeviceClient {
       bytes += body.length;
       live.sentBytes += body.length;
       live.sent += 1;
-      if (live.sent > this.#high) this.counts.sent += 1;
+      if (live.sent > buffer.sent) this.counts.sent += 1;
       else this.counts.resent += 1;
-      this.#high = Math.max(this.#high, live.sent);
+      buffer.sent = Math.max(buffer.sent, live.sent);
     }
     return bodies;
   }
@@ -334,7 +340,7 @@ export class DeviceClient {
       return;
     }
     if (live?.socket !== socket || live.sent === this.#options.buffer.acked) return;
-    if (Date.now() - live.progressAt > (this.#options.ackTimeoutMs ?? 5_000)) this.#rewind(0);
+    if (Date.now() - live.progressAt > (this.#options.ackTimeoutMs ?? 15_000)) this.#rewind(0);
   }
 
   #status(): void {
@@ -347,17 +353,18 @@ export class DeviceClient {
 
   async #command(socket: WebSocket, command: Command): Promise<void> {
     const id = Buffer.from(command.id).toString('hex');
-    const code = this.#results.get(id) ?? (await this.#perform(command));
+    const result = this.#results.get(id) ?? this.#perform(command);
     // An order that comes again is answered again, not done again.
-    this.#results.set(id, code);
+    this.#results.set(id, result);
     const [oldest] = this.#results.keys();
     if (this.#results.size > commandsRemembered && oldest !== undefined) this.#results.delete(oldest);
+    const code = await result;
     this.#options.onEvent?.({ kind: 'command', name: command.name, code });
     if (socket.readyState === WebSocket.OPEN) socket.send(encode('CommandResult', { id: command.id, done: code === 'ok', code }));
   }
 
   async #perform({ name, args, expiresAt }: Command): Promise<string> {
-    if (expiresAt < this.#options.now()) return 'expired';
+    if (expiresAt < this.#options.now() + this.#clockLead) return 'expired';
     if (name === 'ping') return 'ok';
     if (name === 'status') {
       this.#status();

@@ -71,3 +71,18 @@ function unitFor(known: Signal | undefined, unit: string | null): number {
 export function labelOf(code: number): string {
   return signalOf(code)?.label ?? `signal ${code}`;
 }
+
+const shortNames = new Map<number, string>();
+for (const [short, name] of [...Object.entries(waves), ...Object.entries(numerics)]) {
+  const code = signalNamed(name)?.code;
+  if (code !== undefined && !shortNames.has(code)) shortNames.set(code, short);
+}
+const unitNames = new Map<number, string>([
+  [units.millivolt.code, 'mV'], [units.microvolt.code, 'uV'], [units.volt.code, 'V'], [units.mmHg.code, 'mmHg'], [units.kilopascal.code, 'kPa'], [units.percent.code, '%'],
+  [units.dimensionless.code, 'NU'], [units.ohm.code, 'Ohm'], [units.adu.code, 'adu'], [units.celsius.code, 'degC'], [units.microsiemens.code, 'uS'], [units.gravity.code, 'g'],
+  [units.millisecond.code, 'ms'], [units.second.code, 's'], [units.beatsPerMinute.code, 'bpm'], [units.breathsPerMinute.code, 'pm'],
+]);
+
+/** Names that files of recordings use; `codesOf` reads them back to the same codes. */
+export const shortNameOf = (code: number): string => shortNames.get(code) ?? `S${code}`;
+export const unitNameOf = (unit: number): string => unitNames.get(unit) ?? `U${unit}`;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { csvMappings, openCsv, type CsvMapping } from './csv.js';
 import { runFleet, type DeviceOptions, type DeviceSummary } from './device.js';
 import type { Jwk } from './key.js';
-import { looped, type Piece, type Source } from './source.js';
+import { firstIndexAt, looped, type Piece, type Source } from './source.js';
 import { synthetic, type Profile } from './synthetic.js';
 
 export interface Bed {
@@ -20,9 +20,14 @@ export interface Bed {
 /** `demo/` of this package, seen from dist/device-emulator/. */
 export const demoFolder = fileURLToPath(new URL('../../demo/', import.meta.url));
 
-/** One source with the signals of several, which begin together; as long as the shortest, in whole seconds, so that it loops. */
+/**
+ * One source with the signals of several, from when all have begun until the first ends, in whole seconds, so that it loops.
+ * Those without a start are taken to begin together.
+ */
 export function together(name: string, sources: readonly Source[]): Source {
-  const shortest = Math.min(...sources.map(({ durationUs }) => durationUs ?? Infinity));
+  const begun = Math.max(...sources.map(({ startUs }) => startUs ?? -Infinity));
+  const skips = sources.map(({ startUs }) => (startUs === null ? 0 : begun - startUs));
+  const shortest = Math.min(...sources.map(({ durationUs }, at) => (durationUs ?? Infinity) - (skips[at] ?? 0)));
   const durationUs = Number.isFinite(shortest) ? Math.floor(shortest / 1e6) * 1e6 : null;
   const firsts = sources.map((_, at) => sources.slice(0, at).reduce((sum, { signals }) => sum + signals.length, 0));
   return {
@@ -30,7 +35,11 @@ export function together(name: string, sources: readonly Source[]): Source {
     read: async (fromUs, toUs) => {
       const pieces: Piece[] = [];
       for (const [at, source] of sources.entries()) {
-        for (const piece of await source.read(fromUs, toUs)) pieces.push({ ...piece, signal: piece.signal + (firsts[at] ?? 0) });
+        const skip = skips[at] ?? 0;
+        for (const piece of await source.read(fromUs + skip, toUs + skip)) {
+          const signal = source.signals[piece.signal];
+          if (signal !== undefined) pieces.push({ ...piece, signal: piece.signal + (firsts[at] ?? 0), index: piece.index - firstIndexAt(signal, skip) });
+        }
       }
       return pieces;
     },

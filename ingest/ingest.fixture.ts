@@ -90,9 +90,9 @@ export class Ward {
   }
 
   verify(token: string): Promise<{ device: DeviceId; id: string; expiresAtUs: number }> {
-    const [text = '', id = '', expiry = '', signature] = token.split('.');
+    const [text = '', id = '', expiry = '', signature, ...rest] = token.split('.');
     const device = deviceId(text);
-    if (device === null || signature !== 'good' || !(Number(expiry) > Date.now())) throw new SpamerError('unauthenticated', 'bad token');
+    if (device === null || signature !== 'good' || rest.length > 0 || !(Number(expiry) > Date.now())) throw new SpamerError('unauthenticated', 'bad token');
     return Promise.resolve({ device, id, expiresAtUs: Number(expiry) * 1000 });
   }
 
@@ -141,12 +141,13 @@ export class TestDevice {
   readonly nacks: Nack[] = [];
   readonly commands: Command[] = [];
   closeCode: number | null = null;
+  fault = '';
   #changed: Array<() => void> = [];
 
   constructor(url: string, token: string) {
     this.socket = new WebSocket(url, [protocolName], { headers: { authorization: `Bearer ${token}` }, perMessageDeflate: false });
     this.socket.on('message', (bytes: Buffer) => this.#heard(bytes));
-    this.socket.on('error', () => undefined);
+    this.socket.on('error', (error) => (this.fault = error.message));
     this.socket.on('close', (code) => {
       this.closeCode = code;
       this.#tell();
@@ -171,8 +172,8 @@ export class TestDevice {
   async until(condition: () => boolean, timeoutMs = 5000): Promise<void> {
     const deadline = Date.now() + timeoutMs;
     while (!condition()) {
-      if (this.closeCode !== null) throw new Error(`closed with ${this.closeCode}`);
-      if (Date.now() > deadline) throw new Error(`nothing came in time; acked ${this.acked}, nacks ${JSON.stringify(this.nacks.slice(0, 3))}`);
+      if (this.closeCode !== null) throw new Error(`closed with ${this.closeCode}; ${this.fault}`);
+      if (Date.now() > deadline) throw new Error(`nothing came in time ${this.fault}; acked ${this.acked}, nacks ${JSON.stringify(this.nacks.slice(0, 3))}`);
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, 100);
         this.#changed.push(() => {

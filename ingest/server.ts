@@ -94,7 +94,6 @@ export class IngestServer {
   readonly #commands = new Commands();
   readonly #receiver: Receiver;
   readonly #app: TemplatedApp;
-  #listening: us_listen_socket | null = null;
   #expiry: NodeJS.Timeout | null = null;
   #stopping: Promise<void> | null = null;
   #port = 0;
@@ -221,7 +220,6 @@ export class IngestServer {
           reject(new SpamerError('port_taken', 'the device port is taken or not ours', { where: `${host}:${port}` }));
           return;
         }
-        this.#listening = socket;
         this.#port = uws.us_socket_local_port(socket);
         resolve();
       };
@@ -366,11 +364,11 @@ export class IngestServer {
   async #drain(): Promise<void> {
     this.#receiver.stop();
     if (this.#expiry !== null) clearInterval(this.#expiry);
-    if (this.#listening !== null) uws.us_listen_socket_close(this.#listening);
     await this.#commit.drain();
     this.#commands.stop();
     for (const session of [...this.#sessions.all()]) session.connection?.close(closeCodes.stopping, 'stopping');
-    // Time for the close frames to leave before the sockets are torn down.
+    // Time for the close frames to leave before the sockets are torn down. `close` ends listening, too: after
+    // us_listen_socket_close it would close that file descriptor a second time, which by then may be another's.
     await new Promise((resolve) => setTimeout(resolve, farewellMs));
     this.#app.close();
   }

@@ -87,7 +87,7 @@ export function readRecord(offset: number, stored: Buffer): StoredRecord {
 /**
  * One commit as one buffer, which crosses to the writer's thread without a copy:
  *
- *   recordCount u32 │ stateCount u32 │ consumedCount u32
+ *   recordCount u32 │ stateCount u32 │ consumedCount u32 │ live record bytes f64
  *   record:   topicIndex u16 │ partition u32 │ length u32 │ stored value, as above
  *   state:    keyLength u16 │ valueLength u32 (0xffffffff: delete) │ key │ value
  *   consumed: keyLength u16 │ key │ offset f64
@@ -96,10 +96,11 @@ export function packTransaction(transaction: Transaction, writer: string, topics
   const state = transaction.state ?? [];
   const consumed = (transaction.consumed ?? []).map((entry) => ({ key: consumedKey(entry.consumer ?? writer, entry.topic, entry.partition), offset: entry.offset }));
   const stateKeys = state.map(checkedStateKey);
-  const out = new Packer(12 + sum(transaction.records, recordBytes) + sum(state, (write, i) => 6 + (stateKeys[i]?.length ?? 0) + (write.value?.length ?? 0)) + sum(consumed, (entry) => 10 + entry.key.length));
+  const out = new Packer(packedHeadBytes + sum(transaction.records, recordBytes) + sum(state, (write, i) => 6 + (stateKeys[i]?.length ?? 0) + (write.value?.length ?? 0)) + sum(consumed, (entry) => 10 + entry.key.length));
   out.u32(transaction.records.length);
   out.u32(state.length);
   out.u32(consumed.length);
+  out.f64(sum(transaction.records, storedBytes));
   for (const record of transaction.records) packRecord(out, record, writer, topics);
   state.forEach((write, i) => packState(out, stateKeys[i] ?? Buffer.alloc(0), write.value));
   for (const entry of consumed) {
@@ -110,7 +111,9 @@ export function packTransaction(transaction: Transaction, writer: string, topics
   return out.taken();
 }
 
-const recordBytes = (record: NewRecord): number => 10 + headerBytes + record.key.length + record.value.length;
+const packedHeadBytes = 20;
+const storedBytes = (record: NewRecord): number => headerBytes + record.key.length + record.value.length;
+const recordBytes = (record: NewRecord): number => 10 + storedBytes(record);
 
 function packRecord(out: Packer, record: NewRecord, writer: string, topics: readonly TopicSettings[]): void {
   const index = topics.findIndex((topic) => topic.name === record.topic);
@@ -120,7 +123,7 @@ function packRecord(out: Packer, record: NewRecord, writer: string, topics: read
   if (record.key.length > keyBytesMax) throw new SpamerError('internal', 'a record key is longer than 255 bytes', { where: record.topic });
   out.u16(index);
   out.u32(record.partition);
-  out.u32(headerBytes + record.key.length + record.value.length);
+  out.u32(storedBytes(record));
   out.f64(record.timeUs);
   out.u8(record.key.length);
   out.bytes(record.key);
@@ -147,13 +150,15 @@ export interface PackedVisitor {
   consumed(key: Buffer, offset: number): void;
 }
 
+/** Record bytes that the commit would add. */
+export const packedLiveBytes = (packed: Uint8Array): number => new DataView(packed.buffer, packed.byteOffset).getFloat64(12);
 export const packedRecordCount = (packed: Uint8Array): number => new DataView(packed.buffer, packed.byteOffset).getUint32(0);
 
 /** Calls the visitor for each part in order; the buffers given are views of `packed`. */
 export function unpackTransaction(packed: Uint8Array, visit: PackedVisitor): void {
   const bytes = Buffer.from(packed.buffer, packed.byteOffset, packed.byteLength);
   const [records, states, consumed] = [bytes.readUInt32BE(0), bytes.readUInt32BE(4), bytes.readUInt32BE(8)];
-  let at = 12;
+  let at = packedHeadBytes;
   const take = (length: number): Buffer => bytes.subarray(at, (at += length));
   for (let i = 0; i < records; i++) {
     const head = take(10);
@@ -169,13 +174,6 @@ export function unpackTransaction(packed: Uint8Array, visit: PackedVisitor): voi
     const key = take(take(2).readUInt16BE(0));
     visit.consumed(key, take(8).readDoubleBE(0));
   }
-}
-
-/** Record bytes that the commit would add. */
-export function packedLiveBytes(packed: Uint8Array): number {
-  let bytes = 0;
-  unpackTransaction(packed, { record: (_topic, _partition, stored) => (bytes += stored.length), state: () => undefined, consumed: () => undefined });
-  return bytes;
 }
 
 function sum<T>(list: readonly T[], size: (entry: T, index: number) => number): number {

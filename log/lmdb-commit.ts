@@ -1,6 +1,6 @@
 import { SpamerError } from '../core/errors.js';
 import * as layout from './layout.js';
-import { put, snapshot, translate, type Environment, type Environments } from './lmdb-env.js';
+import { put, snapshot, translate, withReserve, type Environment, type Environments } from './lmdb-env.js';
 import type { TopicSettings } from './log.js';
 
 /** Part of the bound that is kept for stages: what they write is what lets retention free their input. */
@@ -16,6 +16,7 @@ export class Committer {
   readonly #environments: Environments;
   readonly #topics: readonly TopicSettings[];
   readonly #bytesMax: number;
+  readonly #stage: boolean;
 
   constructor(writer: string, environments: Environments, topics: readonly TopicSettings[], logBytesMax: number) {
     const environment = environments.get(writer);
@@ -24,8 +25,8 @@ export class Committer {
     this.#environments = environments;
     this.#topics = topics;
     // Who consumes is a stage and may use the reserve, so that it can go on when a source is stopped by the bound.
-    const stage = topics.some((topic) => topic.consumers.includes(writer));
-    this.#bytesMax = stage ? logBytesMax * (1 + stageReserve) : logBytesMax;
+    this.#stage = topics.some((topic) => topic.consumers.includes(writer));
+    this.#bytesMax = this.#stage ? logBytesMax * (1 + stageReserve) : logBytesMax;
   }
 
   /**
@@ -50,16 +51,19 @@ export class Committer {
     try {
       const added = group.reduce((total, pack) => total + layout.packedLiveBytes(pack), 0);
       const elsewhere = added === 0 ? 0 : this.#bytesElsewhere();
-      return this.#environment.root.transactionSync(() => {
-        if (added > 0) this.#count(added, elsewhere);
-        const parts = new Partitions(this.#environment, this.#topics);
-        const offsets = group.map((pack) => apply(this.#environment, parts, pack));
-        parts.store();
-        return offsets;
-      });
+      const write = (): Float64Array[] => this.#environment.root.transactionSync(() => this.#write(group, added, elsewhere));
+      return this.#stage ? withReserve(this.#environment, write) : write();
     } catch (error) {
       return translate(error, this.#environment.path);
     }
+  }
+
+  #write(group: readonly Uint8Array[], added: number, elsewhere: number): Float64Array[] {
+    if (added > 0) this.#count(added, elsewhere);
+    const parts = new Partitions(this.#environment, this.#topics);
+    const offsets = group.map((pack) => apply(this.#environment, parts, pack));
+    parts.store();
+    return offsets;
   }
 
   #bytesElsewhere(): number {

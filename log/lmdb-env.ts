@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, mkdirSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, mkdirSync, openSync, readSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import { open, type Database, type RootDatabase } from 'lmdb';
 import { SpamerError, type ErrorCode } from '../core/errors.js';
@@ -22,6 +22,7 @@ export interface Environment {
   readonly root: RootDatabase<Buffer, Buffer>;
   readonly meta: Bytes;
   readonly state: Bytes;
+  readonly reserve: Bytes;
   /** By `layout.databaseName`. */
   readonly partitions: ReadonlyMap<string, Bytes>;
 }
@@ -50,19 +51,21 @@ function openEnvironment(dir: string, writer: string, topics: readonly TopicSett
     const root = open<Buffer, Buffer>({ ...environmentOptions, path, mapSize });
     const database = (name: string): Bytes => root.openDB<Buffer, Buffer>({ name, encoding: 'binary', keyEncoding: 'binary' });
     const meta = database('meta');
-    checkFormat(root, meta, path);
+    const reserve = database('reserve');
+    if (checkFormat(root, meta, path)) fillReserve({ path, root, reserve });
     const partitions = new Map<string, Bytes>();
     for (const topic of topics) {
       for (let i = 0; topic.writer === writer && i < topic.partitions; i++) partitions.set(layout.databaseName(topic.name, i), database(layout.databaseName(topic.name, i)));
     }
-    return { writer, path, root, meta, state: database('state'), partitions };
+    return { writer, path, root, meta, state: database('state'), reserve, partitions };
   } catch (error) {
     throw translate(error, path);
   }
 }
 
-function checkFormat(root: RootDatabase<Buffer, Buffer>, meta: Bytes, path: string): void {
-  root.transactionSync(() => {
+/** @returns whether the environment is new. */
+function checkFormat(root: RootDatabase<Buffer, Buffer>, meta: Bytes, path: string): boolean {
+  return root.transactionSync(() => {
     const found = meta.get(layout.formatKey)?.readUInt32BE(0);
     if (found === undefined) {
       const format = Buffer.alloc(4);
@@ -71,8 +74,69 @@ function checkFormat(root: RootDatabase<Buffer, Buffer>, meta: Bytes, path: stri
     } else if (found > layout.logFormat) {
       throw new SpamerError('data_newer', `the log has format ${found}, this program writes ${layout.logFormat}`, { where: path });
     }
+    return found === undefined;
   });
 }
+
+/**
+ * Pages that an environment keeps for the moment when the disk is full: a stage gives them up to note its progress, retention to note what
+ * it removed, and so they make room. A source doesn't get them. They lie inside the environment, where no other writer can take them.
+ */
+const reserveBytes = 1024 * 1024;
+/** A few pages beside: even to remove a value takes some, and they must have been freed by an earlier transaction. */
+const looseBytes = 64 * 1024;
+const reserveKey = Buffer.from('reserve');
+const looseKey = Buffer.from('loose');
+const turnKey = Buffer.from('turn');
+
+type Reserved = Pick<Environment, 'path' | 'root' | 'reserve'>;
+
+function fillReserve({ root, reserve }: Reserved): void {
+  root.transactionSync(() => {
+    put(reserve, looseKey, Buffer.alloc(looseBytes));
+    put(reserve, reserveKey, Buffer.alloc(reserveBytes));
+  });
+  root.transactionSync(() => void reserve.removeSync(looseKey));
+}
+
+/** Runs `write`; if the disk is full, once more with the reserve given up. */
+export function withReserve<T>(environment: Environment, write: () => T): T {
+  try {
+    return write();
+  } catch (error) {
+    if (!isDiskFull(error) || environment.reserve.get(reserveKey) === undefined) throw error;
+    environment.root.transactionSync(() => void environment.reserve.removeSync(reserveKey));
+    makeFreedUsable(environment);
+    return write();
+  }
+}
+
+/**
+ * LMDB reuses a page from the next but one transaction on, and one that fails doesn't count: on a full disk the first
+ * write after a removal would fail for ever. So a removal is followed by a transaction that needs next to nothing.
+ */
+export function makeFreedUsable(environment: Environment): void {
+  try {
+    environment.root.transactionSync(() => put(environment.reserve, turnKey, layout.numberBytes(layout.readNumber(environment.reserve.get(turnKey)) + 1)));
+  } catch (error) {
+    throw translate(error, environment.path);
+  }
+}
+
+/** Fills the reserve again, once there is ample room. */
+export function restoreReserve(environment: Environment): void {
+  if (snapshot(environment, () => environment.reserve.get(reserveKey)) !== undefined) return;
+  const { bavail, bsize } = statfsSync(environment.path);
+  if (bavail * bsize < 16 * reserveBytes) return;
+  try {
+    fillReserve(environment);
+  } catch (error) {
+    throw translate(error, environment.path);
+  }
+}
+
+/** The disk's own word, not that of `log_bytes_max`. */
+const isDiskFull = (error: unknown): boolean => !(error instanceof SpamerError) && translate(error, '').code === 'disk_full';
 
 /** Reads by `read` see one snapshot, the newest there is; it must not await. */
 export function snapshot<T>(environment: Environment, read: () => T): T {

@@ -1,10 +1,12 @@
 import * as layout from './layout.js';
-import { put, snapshot, translate, type Environment, type Environments } from './lmdb-env.js';
+import { makeFreedUsable, put, restoreReserve, snapshot, translate, withReserve, type Environment, type Environments } from './lmdb-env.js';
 import type { RetentionReport, TopicSettings } from './log.js';
 
 /** Looked at per partition and call, so that no call holds a writer's lock for long; the next call goes on. */
 const recordsPerCall = 2000;
 const bytesPerCall = 64 * 1024 * 1024;
+/** That a consumer holds back more than this is not counted further, only that it does. */
+const heldPerCall = 100;
 
 /** How far the slowest consumer has come: retention stops there. */
 interface Slowest {
@@ -30,6 +32,7 @@ export function consumedOffset(environments: Environments, consumer: string, top
 
 export function retainAll(environments: Environments, topics: readonly TopicSettings[], nowUs: number): RetentionReport {
   const removed: Array<RetentionReport['removed'][number]> = [];
+  const touched = new Set<Environment>();
   const heldBack: Array<RetentionReport['heldBack'][number]> = [];
   for (const topic of topics) {
     const environment = environments.get(topic.writer);
@@ -37,10 +40,15 @@ export function retainAll(environments: Environments, topics: readonly TopicSett
     for (let partition = 0; partition < topic.partitions; partition++) {
       const slowest = slowestConsumer(environments, topic, partition);
       const { records, held } = retainPartition(environment, topic, partition, slowest, nowUs);
-      if (records > 0) removed.push({ topic: topic.name, partition, records });
+      if (records > 0) {
+        removed.push({ topic: topic.name, partition, records });
+        touched.add(environment);
+      }
       if (held > 0 && slowest !== null) heldBack.push({ topic: topic.name, partition, consumer: slowest.consumer, records: held });
     }
   }
+  for (const environment of touched) makeFreedUsable(environment);
+  for (const environment of environments.values()) restoreReserve(environment);
   return { removed, heldBack };
 }
 
@@ -55,7 +63,7 @@ function retainPartition(environment: Environment, topic: TopicSettings, partiti
   const expired = snapshot(environment, () => findExpired(environment, topic, partition, part, slowest, nowUs));
   if (expired.start === part.start) return { records: 0, held: expired.held };
   try {
-    environment.root.transactionSync(() => remove(environment, topic, partition, part.start, expired));
+    withReserve(environment, () => environment.root.transactionSync(() => remove(environment, topic, partition, part.start, expired)));
   } catch (error) {
     throw translate(error, environment.path);
   }
@@ -70,7 +78,7 @@ function findExpired(environment: Environment, topic: TopicSettings, partition: 
   for (const { key, value } of database.getRange({ start: layout.offsetKey(part.start), limit: recordsPerCall })) {
     const tooOld = topic.retentionAgeUs !== null && layout.storedTime(value) < nowUs - topic.retentionAgeUs;
     const tooMuch = topic.retentionBytes !== null && part.bytes - seen > topic.retentionBytes;
-    if (!(tooOld || tooMuch) || seen >= bytesPerCall) break;
+    if (!(tooOld || tooMuch) || seen >= bytesPerCall || found.held >= heldPerCall) break;
     seen += value.length;
     const offset = layout.readOffsetKey(key);
     if (slowest !== null && offset >= slowest.offset) {

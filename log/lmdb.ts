@@ -168,7 +168,9 @@ class LmdbBackend implements LmdbLog {
 
   /** Commits in the calling thread, for each topic that has something to remove: call it where waiting for the disk does no harm. */
   async retain(nowUs: number): Promise<RetentionReport> {
-    return retainAll(this.#environments, this.topics(), nowUs);
+    const report = retainAll(this.#environments, this.topics(), nowUs);
+    for (const held of report.heldBack) this.#settings.journal.warn('retention waits for a consumer', { topic: held.topic, partition: held.partition, stage: held.consumer, count: held.records });
+    return report;
   }
 
   close(): Promise<void> {

@@ -9,6 +9,7 @@ export class Table<Value> {
   readonly #writer: Writer;
   readonly #entries = new Map<string, Value | null>();
   readonly #dirty = new Set<string>();
+  #complete = false;
 
   constructor(writer: Writer, name: string) {
     this.#writer = writer;
@@ -26,9 +27,11 @@ export class Table<Value> {
 
   /** Every stored entry; also kept. Entries set since the last commit win. */
   async all(): Promise<ReadonlyArray<readonly [string, Value]>> {
-    for (const { key, value } of await this.#writer.stateScan(this.#name, '')) {
+    // Once is enough: this writer is the only one that could add more.
+    for (const { key, value } of this.#complete ? [] : await this.#writer.stateScan(this.#name, '')) {
       if (!this.#entries.has(key)) this.#entries.set(key, parse<Value>(value));
     }
+    this.#complete = true;
     return [...this.#entries].filter((entry): entry is [string, Value] => entry[1] !== null);
   }
 
@@ -51,6 +54,7 @@ export class Table<Value> {
   reset(): void {
     this.#entries.clear();
     this.#dirty.clear();
+    this.#complete = false;
   }
 }
 

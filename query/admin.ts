@@ -2,7 +2,7 @@ import { Type, type Static } from 'typebox';
 import { SpamerError } from '../core/errors.js';
 import { callerOf, forbidden, maySeePatient } from './access.js';
 import { Attributes, Time, Uuid, readDevice, readPatient, readStudy, type Api } from './api.js';
-import type { DeviceRow, NewToken, Principal, QueryPorts } from './ports.js';
+import type { DeviceRow, Principal, QueryPorts } from './ports.js';
 import { parseTime, rfc3339 } from './times.js';
 
 const DeviceParams = Type.Object({ device: Uuid });
@@ -33,7 +33,7 @@ function patientRoutes(api: Api, ports: QueryPorts): void {
     const rows = (await ports.admin.listPatients()).filter((row) => maySeePatient(callerOf(request), row.patient));
     return { patients: rows.map((row) => ({ ...row, devices: [...row.devices] })) };
   });
-  const body = Type.Object({ attributes: Attributes }, { additionalProperties: false, examples: [{ attributes: { sex: 'F', birthYear: '1961', zip: '02138' } }] });
+  const body = Type.Object({ attributes: Attributes }, { additionalProperties: false, examples: [{ attributes: { name: 'Example Person', recordNumber: 'EX-1', birthDate: '1961-05-17', sex: 'F', zip: '02138' } }] });
   api.post('/v1/patients', { schema: { tags: ['admin'], summary: 'Add a patient', body, response: { 201: Type.Object({ patient: Uuid }) } } }, async (request, reply) => reply.code(201).send(await ports.admin.addPatient(request.body.attributes)));
 }
 
@@ -112,7 +112,7 @@ function tokenRoutes(api: Api, ports: QueryPorts): void {
   api.post('/v1/tokens', { schema: { tags: ['admin'], summary: 'Create a token; it is shown this once', body, response: { 201: Token } } }, async (request, reply) => {
     // A narrowed administrator must not hand out what it has not.
     if (callerOf(request).patients !== undefined || callerOf(request).studies !== undefined) throw forbidden();
-    const made = await ports.admin.createToken(request.body as NewToken);
+    const made = await ports.admin.createToken(request.body);
     return reply.code(201).header('cache-control', 'no-store').send({ id: made.id, token: made.token, expiresAt: rfc3339(made.expiresAtUs) });
   });
   api.delete('/v1/tokens/:id', { schema: { tags: ['admin'], summary: 'Revoke a token', params: Type.Object({ id: Type.String({ maxLength: 64 }) }), response: { 204: Type.Null() } } }, async (request, reply) => {

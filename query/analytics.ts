@@ -19,7 +19,7 @@ const filters = {
   to: Type.Optional(Type.String({ maxLength: 40, description: 'Time before which.' })),
   format: Type.Optional(Type.Union([Type.Literal('json'), Type.Literal('csv'), Type.Literal('arrow')], { description: 'Wins over Accept.' })),
 };
-const Filters = Type.Object(filters);
+type Filters = Static<Type.TObject<typeof filters>>;
 const PageQuery = Type.Object({ ...filters, cursor: Cursor, limit: Limit });
 const AggregateQuery = Type.Object({
   ...filters,
@@ -75,8 +75,11 @@ export function analyticsRoutes(api: Api, ports: QueryPorts, options: QueryOptio
   );
   api.get('/v1/studies/:study/aggregates', { schema: { tags: ['analytics'], summary: 'Count, mean, spread by group; small cells suppressed', params, querystring: AggregateQuery } }, async (request, reply) => {
     const { of, by, minCell, format } = request.query;
-    const floor = options.minCell ?? minCellDefault;
-    const cells = await stores.aggregates({ ...filterOf(request), of: of ?? 'numerics', by: listOf(by), minCell: Math.max(floor, minCell ?? floor) });
+    const filter = filterOf(request);
+    // The caller, the study's policy and the server: the strictest wins.
+    const policy = (await ports.admin.listStudies()).find((row) => row.study === filter.study);
+    const floor = Math.max(options.minCell ?? minCellDefault, policy?.minCell ?? 0, minCell ?? 0);
+    const cells = await stores.aggregates({ ...filter, of: of ?? 'numerics', by: listOf(by), minCell: floor });
     return sendPage(request, reply, { rows: cells, next: null }, cellColumns, format, (cell) => cell);
   });
 }
@@ -90,7 +93,7 @@ function studyRoutes(api: Api, ports: QueryPorts): void {
   const schema = { tags: ['analytics'], summary: 'Signals that a study holds', params, response: { 200: Type.Object({ signals: Type.Array(Summary) }) } };
   api.get('/v1/studies/:study/signals', { schema }, async (request) => {
     const study = permitted(request);
-    return { signals: (await ports.stores.datasets()).filter((row) => row.study === study).map(({ study: _study, ...row }) => row) };
+    return { signals: (await ports.stores.datasets()).filter((row) => row.study === study).map(({ code, unit, basis, patients, readings, waveSamples }) => ({ code, unit, basis, patients, readings, waveSamples })) };
   });
 }
 
@@ -101,7 +104,7 @@ function permitted(request: FastifyRequest<{ Params: { study: string } }>): stri
   return study;
 }
 
-function filterOf(request: FastifyRequest<{ Params: { study: string }; Querystring: Static<typeof Filters> }>): SeriesFilter {
+function filterOf(request: FastifyRequest<{ Params: { study: string }; Querystring: Filters }>): SeriesFilter {
   const { code, pseudonym, group, from, to } = request.query;
   return {
     study: permitted(request),

@@ -6,6 +6,7 @@ import { SpamerError } from '../core/errors.js';
 import { partitionOf, type StoredRecord } from '../log/log.js';
 import { encode, encodeBody } from '../schemas/codec.js';
 import { encodeChunkContent, encodeFrameBody, type DecodedFrame } from '../schemas/frames.js';
+import { signals } from '../schemas/signals.js';
 import type { Block, PmrChunk } from '../schemas/types.js';
 import { deflateRawSync } from 'node:zlib';
 import type { LedgerChannel, NumericRow, Principal, QueryPorts, RunRow } from './ports.js';
@@ -16,7 +17,7 @@ export const device = '33333333-3333-4333-8333-333333333333' as DeviceId;
 export const t0 = 1_700_000_000_000_000;
 
 export const principals: Readonly<Record<string, Principal>> = {
-  researcher: { role: 'researcher', subject: 'r', studies: ['ward'] },
+  researcher: { role: 'researcher', subject: 'r', studies: ['ward', 'strict'] },
   clinician: { role: 'clinician', subject: 'c', patients: [patient] },
   engineer: { role: 'engineer', subject: 'e' },
   admin: { role: 'admin', subject: 'a' },
@@ -122,7 +123,7 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
       enrollDevice: told('enrollDevice', { device }),
       setDeviceState: told('setDeviceState', undefined),
       bind: told('bind', undefined),
-      listStudies: told('listStudies', [study, { ...study, study: 'other' }]),
+      listStudies: told('listStudies', [study, { ...study, study: 'other' }, { ...study, study: 'strict', minCell: 25 }]),
       addStudy: told('addStudy', study),
       addMember: told('addMember', undefined),
       createToken: told('createToken', { id: 'x', token: 'secret', expiresAtUs: t0 }),
@@ -148,7 +149,7 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
       }),
     },
     journal: silentJournal,
-    signals: [{ code: 147842, name: 'MDC_ECG_HEART_RATE', label: 'Heart rate', loinc: '8867-4', ucum: '/min', kind: 'numeric' }],
+    signals: signals.map(({ code, name, label, loinc, ucum, kind }) => ({ code, name, label, loinc, ucum, kind })),
     readiness: async () => ({ ready: true, parts: { ingest: true } }),
     now: () => t0,
     demoSession: async () => ({ token: 'token-of-demo', expiresAtUs: t0 }),

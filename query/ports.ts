@@ -124,6 +124,8 @@ export interface StudyRow {
   readonly policyHash: string;
   /** Minimum group size of the policy. */
   readonly k: number;
+  /** Smallest cell of an aggregate, in distinct patients, where the policy asks for one. */
+  readonly minCell?: number;
 }
 
 export interface NewToken {
@@ -226,6 +228,8 @@ export interface Readiness {
   readonly parts: Readonly<Record<string, boolean>>;
 }
 
+export type LogReader = Pick<Log, 'topics' | 'read' | 'wait' | 'status'>;
+
 export interface SignalRow {
   readonly code: number;
   readonly name: string;
@@ -234,8 +238,6 @@ export interface SignalRow {
   readonly ucum: string;
   readonly kind: 'wave' | 'numeric';
 }
-
-export type LogReader = Pick<Log, 'topics' | 'read' | 'wait' | 'status'>;
 
 export interface QueryPorts {
   /** null for every token that is not good, whatever the reason. */

@@ -25,7 +25,9 @@ const Place = { device: Type.String(), code: Type.Integer() };
 const Wave = Type.Object({ ...Place, unit: Type.Integer(), t0Us: Type.Integer(), time: Type.String(), periodNs: Type.Integer(), scale: Type.Number(), offset: Type.Number(), samples: Type.Array(Type.Integer()) });
 const Reading = Type.Object({ ...Place, unit: Type.Integer(), tUs: Type.Integer(), time: Type.String(), value: Type.Number() });
 const Event = Type.Object({ ...Place, kind: Type.String(), tUs: Type.Integer(), time: Type.String(), durationUs: Type.Integer(), priority: Type.Integer() });
-const Record = Type.Object({ waves: Type.Array(Wave), numerics: Type.Array(Reading), events: Type.Array(Event), next: Type.Union([Type.String(), Type.Null()]) });
+const RecordPage = Type.Object({ waves: Type.Array(Wave), numerics: Type.Array(Reading), events: Type.Array(Event), next: Type.Union([Type.String(), Type.Null()]) });
+type RecordPage = Static<typeof RecordPage>;
+const answers = { 200: { description: 'Whole samples within [from, to); `next` goes into the following cursor', content: { 'application/json': { schema: RecordPage }, [framesMediaType]: { schema: Type.Unsafe<Buffer>({ type: 'string', format: 'binary' }) } } } };
 
 interface Span {
   readonly fromUs: number;
@@ -34,7 +36,7 @@ interface Span {
 
 /** One patient's record out of the sealed chunks: opened here, sent, and kept nowhere [SEALED]. */
 export function recordRoutes(api: Api, ports: QueryPorts): void {
-  const schema = { tags: ['record'], summary: 'What one patient\'s devices measured in [from, to)', params: Type.Object({ patient: Uuid }), querystring: query, produces: ['application/json', framesMediaType] };
+  const schema = { tags: ['record'], summary: 'What one patient\'s devices measured in [from, to)', params: Type.Object({ patient: Uuid }), querystring: query, response: answers };
   api.get('/v1/patients/:patient/record', { schema }, async (request, reply) => {
     const patient = readPatient(request.params.patient);
     if (!maySeePatient(callerOf(request), patient)) throw forbidden();
@@ -48,15 +50,15 @@ export function recordRoutes(api: Api, ports: QueryPorts): void {
   });
 }
 
-async function recordPage(page: Page<StoredChunk>, patient: PatientId, span: Span, ports: QueryPorts): Promise<Static<typeof Record>> {
-  const record: Static<typeof Record> = { waves: [], numerics: [], events: [], next: page.next };
+async function recordPage(page: Page<StoredChunk>, patient: PatientId, span: Span, ports: QueryPorts): Promise<RecordPage> {
+  const record: RecordPage = { waves: [], numerics: [], events: [], next: page.next };
   for (const chunk of page.rows) {
     for (const frame of await openChunk(chunk.message, patient, ports.opener)) addFrame(record, chunk.device, frame, span);
   }
   return record;
 }
 
-function addFrame(record: Static<typeof Record>, device: string, frame: DecodedFrame, span: Span): void {
+function addFrame(record: RecordPage, device: string, frame: DecodedFrame, span: Span): void {
   const within = (us: number): boolean => us >= span.fromUs && us < span.toUs;
   for (const wave of frame.waveforms) {
     const cut = cutWave(wave, span);

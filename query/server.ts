@@ -29,9 +29,9 @@ export async function buildServer(ports: QueryPorts, options: QueryOptions): Pro
   api.setValidatorCompiler(TypeBoxValidatorCompiler);
   await api.register(swagger, description(options));
   api.addSchema(Problem);
-  installProblems(api as never, ports.journal);
+  installProblems(api, ports.journal);
   installHeaders(api);
-  installAccess(api as never, ports);
+  installAccess(api, ports);
   api.addHook('onRoute', describeRefusals);
   // In a plugin, so that the description sees every route.
   await api.register(async (scope) => routes(scope as unknown as Api, ports, options));

@@ -1,5 +1,6 @@
 import { Type } from 'typebox';
 import { SpamerError } from '../core/errors.js';
+import { units } from '../schemas/units.js';
 import { callerOf, maySeePatient } from './access.js';
 import { Code, Count, type Api } from './api.js';
 import { LedgerCache, totalsOf } from './ledger.js';
@@ -26,6 +27,8 @@ const Status = Type.Object({
 });
 const Signal = Type.Object({ code: Code, name: Type.String(), label: Type.String(), loinc: Type.Union([Type.String(), Type.Null()]), ucum: Type.String(), kind: Type.String() });
 
+const Unit = Type.Object({ code: Type.Integer(), ucum: Type.String() });
+
 /** Health, counts, ledger: nothing that could be tied to a person. */
 export function systemRoutes(api: Api, ports: QueryPorts, options: QueryOptions): void {
   healthRoutes(api, ports);
@@ -43,13 +46,17 @@ function healthRoutes(api: Api, ports: QueryPorts): void {
     return reply.code(readiness.ready ? 200 : 503).send({ ready: readiness.ready, parts: { ...readiness.parts } });
   });
   api.get('/metrics', { schema: { tags: ['system'], summary: 'Prometheus metrics', produces: ['text/plain'] } }, async (_request, reply) => reply.type(metrics.contentType).send(await metrics.text()));
-  api.get('/v1/signals', { schema: { tags: ['system'], summary: 'Signals by IEEE 11073-10101 code', response: { 200: Type.Object({ signals: Type.Array(Signal) }) } } }, async () => ({ signals: ports.signals.map((signal) => ({ ...signal })) }));
+  api.get('/v1/signals', { schema: { tags: ['system'], summary: 'Signals by IEEE 11073-10101 code', response: { 200: Type.Object({ signals: Type.Array(Signal), units: Type.Array(Unit) }) } } }, async () => ({
+    signals: ports.signals.map((signal) => ({ ...signal })),
+    units: Object.values(units).map(({ code, ucum }) => ({ code, ucum })),
+  }));
 }
 
 function statusRoute(api: Api, ports: QueryPorts, options: QueryOptions): void {
   api.get('/v1/status', { schema: { tags: ['system'], summary: 'Counters, lag per stage, freshness', response: { 200: Status } } }, async () => {
-    const { flush: _flush, rejectsByReason: _rejects, lag, nacksByCode, ...counters } = await ports.metrics.read();
-    return { time: rfc3339(ports.now()), version: options.version, demo: ports.demoSession !== undefined, ...counters, nacksByCode: { ...nacksByCode }, lag: lagByStage(lag) };
+    const { frames, samples, bytes, acks, connections, freshnessMs, lag, nacksByCode } = await ports.metrics.read();
+    const about = { time: rfc3339(ports.now()), version: options.version, demo: ports.demoSession !== undefined };
+    return { ...about, frames, samples, bytes, acks, connections, freshnessMs, nacksByCode: { ...nacksByCode }, lag: lagByStage(lag) };
   });
 }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { createCipheriv, randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { CompactEncrypt, compactDecrypt } from 'jose';
 import { unwrapKey, wrapKey } from './jose.js';
@@ -53,4 +53,20 @@ test('[SEALED] only the one header passes: no zip, other algorithms, embedded or
   const [cek = '', iv = '', body = '', tag = ''] = rest;
   bad.push([head, cek, iv, body, Buffer.from(tag, 'base64url').subarray(0, 4).toString('base64url')].join('.'), [head, cek, iv, body, `${tag}=`].join('.'), [head, cek, iv, body, tag, ''].join('.'));
   for (const [at, jwe] of bad.entries()) await assert.rejects(unwrapKey(jwe, wrapWith, 'k'), same, `case ${at}`);
+});
+
+test('[SEALED] a key wrapped with another initial value is refused, though node-jose takes it and the GCM tag is right', async () => {
+  const cek = randomBytes(32);
+  const make = (initial: number): string => {
+    const wrapper = createCipheriv('id-aes256-wrap', wrapWith, Buffer.alloc(8, initial));
+    const wrapped = Buffer.concat([wrapper.update(cek), wrapper.final()]);
+    const head = Buffer.from('{"alg":"A256KW","kid":"k","enc":"A256GCM"}').toString('base64url');
+    const nonce = randomBytes(12);
+    const cipher = createCipheriv('aes-256-gcm', cek, nonce, { authTagLength: 16 });
+    cipher.setAAD(Buffer.from(head));
+    const body = Buffer.concat([cipher.update(Buffer.alloc(32, 5)), cipher.final()]);
+    return [head, ...[wrapped, nonce, body, cipher.getAuthTag()].map((part) => part.toString('base64url'))].join('.');
+  };
+  assert.ok((await unwrapKey(make(0xa6), wrapWith, 'k')).equals(Buffer.alloc(32, 5)));
+  await assert.rejects(unwrapKey(make(0xa7), wrapWith, 'k'), same);
 });

@@ -65,6 +65,7 @@ interface TimeColumns {
   readonly last: string;
 }
 
+const numericTimes: TimeColumns = { first: 't.t_us', last: 't.t_us' };
 const runTimes: TimeColumns = { first: 't.t0_us', last: '(t.t0_us + ((t.n - 1) * t.period_ns) // 1000)' };
 
 /** The filter as SQL whose every value is a bound parameter; only positions are spelled into the text. */
@@ -101,14 +102,33 @@ function conditionOf(filter: SeriesFilter, time: TimeColumns): Condition {
 }
 
 /**
- * Waveform samples as rows of physical values. The filter stands inside as well, since DuckDB does not push it through `unnest`;
- * times are computed only where they are asked for.
+ * What is to be aggregated, as rows (series, value). Waveform samples become physical values; the filter stands inside as well, since
+ * DuckDB does not push it through `unnest`, and times are computed only where they are asked for.
  */
-function samplesOf(query: SeriesFilter): string {
+function readingsOf(query: AggregateQuery): string {
+  const join = 'JOIN series s ON s.id = t.series WHERE';
+  if (query.of === 'numerics') return `SELECT t.series, t.value FROM numerics t ${join} ${conditionOf(query, numericTimes).sql}`;
   const timed = query.fromUs !== undefined || query.toUs !== undefined;
-  const { sql } = conditionOf(query, runTimes);
   const time = timed ? 't.t0_us + (unnest(range(t.n)) * t.period_ns) // 1000' : '0';
-  return `(SELECT t.series, ${time} AS t_us, unnest(t.samples) * t.scale + t.value_offset AS value FROM runs t JOIN series s ON s.id = t.series WHERE ${sql})`;
+  const samples = `SELECT t.series, ${time} AS t_us, unnest(t.samples) * t.scale + t.value_offset AS value FROM runs t ${join} ${conditionOf(query, runTimes).sql}`;
+  const from = query.fromUs === undefined ? '' : ' AND t_us >= $from';
+  const to = query.toUs === undefined ? '' : ' AND t_us < $to';
+  return `SELECT series, value FROM (${samples}) WHERE true${from}${to}`;
+}
+
+/**
+ * Moments are taken per series first and combined after (Chan, Golub and LeVeque, 1983), so that joining and counting distinct patients
+ * touch series, not samples.
+ */
+function aggregateSql(query: AggregateQuery): string {
+  const keys = query.by.map((_, index) => `s.grp[$by${index}] AS k${index}, `).join('');
+  const squares = 'sum(m.squares) + sum(m.n * m.mean * m.mean) - pow(sum(m.n * m.mean), 2) / sum(m.n)';
+  return `WITH m AS (
+      SELECT series, count(*) AS n, avg(value) AS mean, min(value) AS low, max(value) AS high, var_pop(value) * count(*) AS squares
+      FROM (${readingsOf(query)}) GROUP BY series)
+    SELECT ${keys}s.code, s.unit, count(DISTINCT s.pseudonym) AS patients, sum(m.n)::BIGINT AS n, sum(m.n * m.mean) / sum(m.n) AS mean, min(m.low) AS low,
+      max(m.high) AS high, CASE WHEN sum(m.n) > 1 THEN sqrt(greatest(0, ${squares}) / (sum(m.n) - 1)) END AS deviation
+    FROM m JOIN series s ON s.id = m.series GROUP BY ALL ORDER BY ALL LIMIT 100001`;
 }
 
 /** A cursor is the source position of the last row of the page before. @throws SpamerError `bad_request`. */
@@ -194,7 +214,7 @@ class DuckDbAnalytics implements AnalyticsStore {
 
   numerics(query: PageQuery): Promise<Page<NumericRow>> {
     const columns = 't.t_us, t.value, t.src_part, t.src_offset, t.src_index';
-    return this.#page(query, `SELECT ${seriesColumns}, ${columns} FROM numerics t JOIN series s ON s.id = t.series`, { first: 't.t_us', last: 't.t_us' }, () => 1, (row) => ({
+    return this.#page(query, `SELECT ${seriesColumns}, ${columns} FROM numerics t JOIN series s ON s.id = t.series`, numericTimes, () => 1, (row) => ({
       ...seriesOfRow(row), tUs: Number(row['t_us']), value: Number(row['value']),
     }));
   }
@@ -211,20 +231,14 @@ class DuckDbAnalytics implements AnalyticsStore {
 
   async aggregates(query: AggregateQuery): Promise<readonly AggregateCell[]> {
     if (!Number.isInteger(query.minCell) || query.minCell < 1) throw new SpamerError('bad_request', 'the minimum cell is a positive integer', { where: 'minCell' });
-    const condition = conditionOf(query, { first: 't.t_us', last: 't.t_us' });
+    const condition = conditionOf(query, numericTimes);
     const parameters: Parameters = { ...condition.parameters };
     const types: ParameterTypes = { ...condition.types };
     query.by.forEach((name, index) => {
       parameters[`by${index}`] = name;
       types[`by${index}`] = VARCHAR;
     });
-    const keys = query.by.map((_, index) => `s.grp[$by${index}] AS k${index}, `).join('');
-    const source = query.of === 'numerics' ? 'numerics' : samplesOf(query);
-    const rows = await this.#file.rows(
-      `SELECT ${keys}s.code, s.unit, count(DISTINCT s.pseudonym) AS patients, count(*) AS n, avg(t.value) AS mean, min(t.value) AS low, max(t.value) AS high,
-         stddev_samp(t.value) AS deviation FROM ${source} t JOIN series s ON s.id = t.series WHERE ${condition.sql} GROUP BY ALL ORDER BY ALL LIMIT 100001`,
-      parameters, types,
-    );
+    const rows = await this.#file.rows(aggregateSql(query), parameters, types);
     if (rows.length > 100_000) throw new SpamerError('too_large', 'there are too many cells', { where: 'by' });
     return cellsOf(rows.map((row) => rawCell(row, query.by)), query.minCell);
   }

@@ -15,7 +15,7 @@ import { MemoryLog, batchOf, idOf, runMessage, seriesOf, sinkContract, sinkOf, u
 sinkContract('DuckDB', (folder) => openDuckDbStores({ folder }));
 
 const isCode = (code: string) => (error: unknown): boolean => error instanceof SpamerError && error.code === code;
-const crasher = fileURLToPath(new URL('crasher.js', import.meta.url));
+const crasher = fileURLToPath(new URL('duckdb.child.js', import.meta.url));
 
 async function folderOf(t: TestContext): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'spamer-duckdb-'));

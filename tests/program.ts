@@ -60,10 +60,15 @@ export interface Api {
   get<T>(path: string): Promise<T>;
   post<T>(path: string, body: unknown): Promise<T>;
   raw(path: string): Promise<Response>;
+  /** The same server, asked with another token. */
+  as(token: string): Api;
 }
 
 export function api(started: { readonly http: string }, dataDir: string): Api {
-  const token = readFileSync(join(dataDir, 'admin.token'), 'utf8').trim();
+  return apiWith(started, readFileSync(join(dataDir, 'admin.token'), 'utf8').trim());
+}
+
+function apiWith(started: { readonly http: string }, token: string): Api {
   const request = async (method: string, path: string, body?: unknown): Promise<Response> => {
     const response = await fetch(new URL(path, started.http), {
       method,
@@ -74,6 +79,7 @@ export function api(started: { readonly http: string }, dataDir: string): Api {
     return response;
   };
   return {
+    as: (other) => apiWith(started, other),
     raw: (path) => request('GET', path),
     get: async <T>(path: string) => (await request('GET', path)).json() as Promise<T>,
     post: async <T>(path: string, body: unknown) => (await request('POST', path, body)).json() as Promise<T>,
