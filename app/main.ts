@@ -1,7 +1,6 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { systemClock } from '../core/clock.js';
 import type { Config } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
 import { faultOf, type Journal } from '../core/journal.js';
@@ -39,7 +38,6 @@ export interface Program {
 }
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
-const retainEveryMs = 60_000;
 const tokenSeconds = 366 * 86_400;
 
 /**
@@ -80,13 +78,6 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
     const writer = await log.writer('ingest', { thread: true });
     await lifecycle.start(() => ({ name: 'ingest writer', stop: () => writer.close() }));
     ingest = await lifecycle.start(() => startIngest(config, writer, custodian, journal));
-    const retention = setInterval(() => {
-      log.retain(systemClock.now()).then(
-        ({ heldBack }) => { for (const { topic, partition, consumer, records } of heldBack) journal.warn('retention waits for a consumer', { topic, partition, stage: consumer, count: records }); },
-        (error: unknown) => journal.warn('retention failed; trying again', { fault: faultOf(error) }),
-      );
-    }, retainEveryMs);
-    await lifecycle.start(() => ({ name: 'retention', stop: async () => clearInterval(retention) }));
   } else {
     forAnonymize.calling.close();
     forRecord.calling.close();

@@ -89,7 +89,7 @@ function adminOf({ custodian, ingest }: Parts): QueryPorts['admin'] {
       await custodian.bind({ device, patient, from: fromUs, until: untilUs });
       await ingest?.refresh(device);
     },
-    listStudies: async () => (await custodian.studies()).map(({ study, title, policyHash, k }) => ({ study, title, policyHash, k })),
+    listStudies: async () => (await custodian.studies()).map(({ study, title, policyHash, policyJson, k }) => ({ study, title, policyHash, k, minCell: (JSON.parse(policyJson) as { minCell: number }).minCell })),
     addStudy: (policy) => custodian.addStudy(policy),
     addMember: (study, patient) => custodian.enrol(study, [patient]),
     createToken: async ({ role, subject, expiresInS, studies, patients }) => {

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { systemClock } from '../core/clock.js';
-import { openJournal } from '../core/journal.js';
+import { faultOf, openJournal } from '../core/journal.js';
 import type { ConsumedOffset, Writer } from '../log/log.js';
 import type { LmdbLog } from '../log/lmdb.js';
 import { decodeAnalytics, type AnalyticsReads, type AnalyticsRecord } from '../sinks/analytics.js';
@@ -25,6 +25,19 @@ let stores: Stores;
 let analytics: Sink<AnalyticsRecord>;
 let pmr: Sink<ChunkRecord>;
 let freshnessMs: number | null = null;
+let retention: NodeJS.Timeout | undefined;
+const retainEveryMs = 60_000;
+
+/** Retention deletes with a flush, which may wait for a writer: so it runs here and not where sockets are served. Bounded per call, repeated while it finds something. */
+async function retain(): Promise<void> {
+  try {
+    let removed = true;
+    while (removed) removed = (await log.retain(systemClock.now())).removed.some(({ records }) => records > 0);
+  } catch (error) {
+    journal.warn('retention failed; trying again', { fault: faultOf(error) });
+  }
+  retention = setTimeout(() => void retain(), retainEveryMs);
+}
 
 function sinkParts<Row>(name: string, store: SinkParts<Row>['store'], decode: SinkParts<Row>['decode']): SinkParts<Row> {
   const hint = async (consumed: readonly ConsumedOffset[]): Promise<void> => {
@@ -42,8 +55,10 @@ const api: StoresThread = {
     stores = await openDuckDbStores({ folder: join(config.data_dir, 'stores'), analyticsMemoryMb: config.store_memory_mb, pmrMemoryMb: Math.max(64, config.store_memory_mb / 2) });
     analytics = new Sink({ ...sinkDefaults, name: 'analytics', topic: 'vitals.anonymized', partitions: config.log_partitions }, sinkParts('analytics', stores.analytics, decodeAnalytics)).start();
     pmr = new Sink({ ...sinkDefaults, name: 'pmr', topic: 'pmr.chunks', partitions: config.log_partitions }, sinkParts('pmr', stores.pmr, decodeChunk)).start();
+    retention = setTimeout(() => void retain(), retainEveryMs);
   },
   stop: async () => {
+    clearTimeout(retention);
     await Promise.all([analytics.stop(), pmr.stop()]);
     await stores.close();
     await writer.close();

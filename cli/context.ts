@@ -29,7 +29,7 @@ export function command(name: string, summary: string, examples: readonly string
 export function action<Options extends CommonOptions>(tried: string, work: (context: Context, options: Options, args: readonly string[]) => Promise<number | void>) {
   return async (...given: unknown[]): Promise<void> => {
     const self = given.at(-1) as Command;
-    const options = self.opts<Options>();
+    const options = self.optsWithGlobals<Options>();
     const context: Context = {
       output: openOutput(options.json === true),
       config: (overrides) => loadConfig({ environment: process.env, cwd: process.cwd(), ...(overrides === undefined ? {} : { overrides }) }),
