@@ -67,7 +67,7 @@ function disk(config: Config): Finding {
 }
 
 function keyFileRights(config: Config): Finding {
-  const wide = ['keystore.passphrase', 'admin.token', 'keystore'].filter((file) => {
+  const wide = ['keystore.passphrase', 'admin.token', 'keystore.json'].filter((file) => {
     try {
       return (statSync(join(config.data_dir, file)).mode & 0o077) !== 0;
     } catch {
