@@ -19,7 +19,8 @@ const tests = '\\.(test|contract|bench)\\.ts$';
 
 module.exports = {
   forbidden: [
-    { name: 'no-cycle', severity: 'error', from: {}, to: { circular: true } },
+    // Two files of a folder may name each other's types: such imports vanish when compiled, so nothing loads in a circle.
+    { name: 'no-cycle', severity: 'error', from: {}, to: { circular: true, viaOnly: { dependencyTypesNot: ['type-only'] } } },
     ...Object.entries(order).map(([folder, allowed]) => ({
       name: `${folder}-imports`,
       severity: 'error',
@@ -36,5 +37,11 @@ module.exports = {
     { name: 'node-jose-in-one-file', severity: 'error', from: { pathNot: ['^security/jose\\.ts$', tests] }, to: { path: 'node_modules/node-jose' } },
     { name: 'resolvable', severity: 'error', from: {}, to: { couldNotResolve: true } },
   ],
-  options: { doNotFollow: { path: 'node_modules' }, tsPreCompilationDeps: true, tsConfig: { fileName: 'tsconfig.json' }, exclude: '(^dist|^tests/servers)/' },
+  options: {
+    doNotFollow: { path: 'node_modules' },
+    tsPreCompilationDeps: true,
+    tsConfig: { fileName: 'tsconfig.json' },
+    exclude: '(^dist|^tests/servers)/',
+    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['import', 'node', 'default', 'types'] },
+  },
 };

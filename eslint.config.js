@@ -17,7 +17,7 @@ export default tseslint.config(
   {
     // Product code names its errors: SpamerError with a code of the closed union.
     files: ['**/*.ts'],
-    ignores: ['**/*.test.ts', '**/*.contract.ts', 'tests/**', 'console/**'],
+    ignores: ['**/*.test.ts', '**/*.contract.ts', '**/*.fixture.ts', 'tests/**', 'console/**'],
     rules: { 'no-restricted-syntax': ['error', { selector: "ThrowStatement > NewExpression[callee.name='Error']", message: 'throw a SpamerError with a stable code' }] },
   },
   {

@@ -7,7 +7,7 @@ import { openServer, type Server } from './server.js';
 /** What every command gets. */
 export interface Context {
   readonly output: Output;
-  config(overrides?: Partial<Record<SettingName, unknown>>): Config;
+  readonly config: (overrides?: Partial<Record<SettingName, unknown>>) => Config;
 }
 
 export interface CommonOptions {

@@ -4,11 +4,11 @@ import { SpamerError, type ErrorCode } from '../core/errors.js';
 export interface Output {
   readonly json: boolean;
   /** A line for people; with --json it goes to standard error. */
-  say(line: string): void;
+  readonly say: (line: string) => void;
   /** The answer: printed as JSON with --json, else by `print`. */
-  answer(value: unknown, print: () => void): void;
+  readonly answer: (value: unknown, print: () => void) => void;
   /** One record of a stream: a line of JSON, or what `text` makes of it. */
-  record(value: unknown, text: () => string): void;
+  readonly record: (value: unknown, text: () => string) => void;
 }
 
 export function openOutput(json: boolean): Output {

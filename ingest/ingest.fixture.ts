@@ -172,8 +172,8 @@ export class TestDevice {
   async until(condition: () => boolean, timeoutMs = 5000): Promise<void> {
     const deadline = Date.now() + timeoutMs;
     while (!condition()) {
-      if (this.closeCode !== null) throw new Error(`closed with ${this.closeCode}; ${this.fault}`);
-      if (Date.now() > deadline) throw new Error(`nothing came in time ${this.fault}; acked ${this.acked}, nacks ${JSON.stringify(this.nacks.slice(0, 3))}`);
+      if (this.closeCode !== null) throw new SpamerError('internal', `closed with ${this.closeCode}; ${this.fault}`);
+      if (Date.now() > deadline) throw new SpamerError('internal', `nothing came in time ${this.fault}; acked ${this.acked}, nacks ${JSON.stringify(this.nacks.slice(0, 3))}`);
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, 100);
         this.#changed.push(() => {

@@ -14,6 +14,7 @@ import { GroupCommit } from './group-commit.js';
 import { bearerToken, UsedTokens, type TokenVerifier } from './handshake.js';
 import { Rate } from './rate.js';
 import { Receiver } from './receive.js';
+import { UpgradeCork } from './upgrade-cork.js';
 import { Session, Sessions, type Binding, type DeviceDirectory, type DeviceEntry, type DeviceState, type SealFor } from './sessions.js';
 
 export const protocolName = 'spamer.v1';
@@ -88,6 +89,7 @@ export class IngestServer {
   readonly counters = new Counters();
   readonly #parts: IngestParts;
   readonly #clock: Clock;
+  readonly #cork: UpgradeCork;
   readonly #sessions: Sessions;
   readonly #used = new UsedTokens();
   readonly #commit: GroupCommit;
@@ -100,16 +102,22 @@ export class IngestServer {
 
   /** Listens when the promise resolves. @throws SpamerError `port_taken`, and what the writer throws. */
   static async start(parts: IngestParts): Promise<IngestServer> {
-    const server = new IngestServer(parts, await resumedClock(parts));
-    await server.#open();
+    const server = new IngestServer(parts, await resumedClock(parts), await UpgradeCork.open());
+    try {
+      await server.#open();
+    } catch (error) {
+      server.#cork.close();
+      throw error;
+    }
     return server;
   }
 
-  private constructor(parts: IngestParts, clock: Clock) {
+  private constructor(parts: IngestParts, clock: Clock, cork: UpgradeCork) {
     const { settings } = parts;
     const { counters } = this;
     this.#parts = parts;
     this.#clock = clock;
+    this.#cork = cork;
     this.#sessions = new Sessions((device) => this.#loadSession(device));
     this.#commit = new GroupCommit({
       writer: parts.writer,
@@ -224,8 +232,8 @@ export class IngestServer {
         resolve();
       };
       // Without the option a second process could share the port unnoticed. The typings lack this form of the call.
-      const listen = this.#app.listen as unknown as (this: TemplatedApp, host: string, port: number, options: number, done: typeof listening) => void;
-      listen.call(this.#app, host, port, exclusivePort, listening);
+      const app = this.#app as unknown as { listen(host: string, port: number, options: number, done: typeof listening): void };
+      app.listen(host, port, exclusivePort, listening);
     });
   }
 
@@ -256,7 +264,7 @@ export class IngestServer {
             return refuse(late);
           }
           const connection = new Connection(session, this.#clock.now(), this.counters);
-          res.cork(() => res.upgrade<SocketData>({ connection }, key, protocolName, extensions, context));
+          this.#cork.run(() => res.upgrade<SocketData>({ connection }, key, protocolName, extensions, context));
         },
         (error: unknown) => {
           if (!(error instanceof SpamerError)) this.#parts.journal.error('a handshake failed', { fault: faultOf(error) });
@@ -367,10 +375,10 @@ export class IngestServer {
     await this.#commit.drain();
     this.#commands.stop();
     for (const session of [...this.#sessions.all()]) session.connection?.close(closeCodes.stopping, 'stopping');
-    // Time for the close frames to leave before the sockets are torn down. `close` ends listening, too: after
-    // us_listen_socket_close it would close that file descriptor a second time, which by then may be another's.
+    // Time for the close frames to leave before the sockets, the listening one too, are torn down.
     await new Promise((resolve) => setTimeout(resolve, farewellMs));
     this.#app.close();
+    this.#cork.close();
   }
 }
 

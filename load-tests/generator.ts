@@ -2,74 +2,114 @@ import { decode, messageId } from '../schemas/codec.js';
 import { schemaIds } from '../schemas/ids.js';
 import { openRaw, type RawConnection } from './wire.js';
 
-/** What one connection has to send: messages framed beforehand, and how many frames each holds. */
+/** What one connection has to send: messages framed beforehand, back to back, and how many frames each holds. */
 export interface Load {
-  readonly messages: readonly Buffer[];
+  readonly bytes: Buffer;
+  /** Where message i begins is `starts[i]`; the last entry is the end. */
+  readonly starts: Float64Array;
   readonly framesPerMessage: number;
   readonly bytesPerMessage: number;
 }
 
-export interface Sent {
-  readonly frames: number;
-  readonly seconds: number;
-  /** Milliseconds from writing a message to the ack that covers it; one in 64 is measured. */
-  readonly latenciesMs: readonly number[];
-}
+export interface Sent { readonly frames: number; readonly seconds: number }
 
-/** Sends all of a load within the window that Hello grants, and resolves when the last frame is acked. Fails on any Nack, loss or step back. */
-export async function sendAll(url: string, token: string, load: Load, startSeq = 0): Promise<Sent> {
+const paceEveryMs = 20;
+
+/**
+ * Connects, and when `start` is resolved sends all of a load within the window that Hello grants, at most `messagesPerS`; resolves when
+ * the last frame is acked. Fails on any Nack, loss or step back.
+ */
+export async function sendAll(url: string, token: string, load: Load, options: { readonly messagesPerS?: number; readonly start?: Start } = {}): Promise<Sent> {
   const connection = await openRaw(url, token);
-  const total = load.messages.length * load.framesPerMessage;
-  return new Promise((resolve, reject) => {
-    let acked = 0;
-    let next = 0;
-    let windowMessages = 0;
-    let begin = 0;
-    const started: number[] = [];
-    const latenciesMs: number[] = [];
-    const pump = (): void => {
-      const limit = Math.min(load.messages.length, Math.floor(acked / load.framesPerMessage) + windowMessages);
-      if (next >= limit) return;
-      connection.socket.cork();
-      while (next < limit) {
-        if (next % 64 === 0) started[next / 64] = performance.now();
-        connection.socket.write(load.messages[next++] as Buffer);
-      }
-      connection.socket.uncork();
-    };
-    const onAck = (seq: number): void => {
-      if (seq < acked || seq > next * load.framesPerMessage) return fail(reject, connection, `ack ${seq} after ${acked}, sent ${next * load.framesPerMessage}`);
-      const now = performance.now();
-      const from = Math.ceil(Math.floor(acked / load.framesPerMessage) / 64);
-      for (let mark = from; mark * 64 < Math.floor(seq / load.framesPerMessage); mark++) latenciesMs.push(now - (started[mark] ?? now));
-      acked = seq;
-      if (acked === total) {
-        connection.onClose = () => undefined;
-        connection.end();
-        return resolve({ frames: total, seconds: (now - begin) / 1000, latenciesMs });
-      }
-      pump();
-    };
-    connection.onClose = () => reject(new RangeError(`the server closed the connection at ${acked} of ${total}`));
-    connection.onMessage = (message) => {
-      const id = messageId(message);
-      if (id === schemaIds.Ack) return onAck(decode('Ack', message).seq - startSeq);
-      if (id === schemaIds.Nack) return fail(reject, connection, `nack ${decode('Nack', message).code}`);
-      if (id !== schemaIds.Hello) return;
-      const hello = decode('Hello', message);
-      windowMessages = Math.max(1, Math.floor(Math.min(hello.windowFrames / load.framesPerMessage, hello.windowBytes / load.bytesPerMessage)));
-      begin = performance.now();
-      pump();
-    };
-  });
+  return new Promise((resolve, reject) => new Sending(connection, load, options.messagesPerS ?? Infinity, options.start ?? new Start(1), resolve, reject));
 }
 
-function fail(reject: (error: Error) => void, connection: RawConnection, what: string): void {
-  connection.onClose = () => undefined;
-  connection.end();
-  reject(new RangeError(what));
+/** Lets all connections begin together, so that handshakes are not part of a speed. */
+export class Start {
+  readonly go: Promise<number>;
+  #missing: number;
+  #open: (atMs: number) => void = () => undefined;
+
+  constructor(connections: number) {
+    this.#missing = connections;
+    this.go = new Promise((resolve) => { this.#open = resolve; });
+  }
+
+  ready(): void {
+    if (--this.#missing === 0) this.#open(performance.now());
+  }
 }
 
-export function percentile(sorted: readonly number[], part: number): number {
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? NaN;
+class Sending {
+  readonly #connection: RawConnection;
+  readonly #load: Load;
+  readonly #messagesPerS: number;
+  readonly #start: Start;
+  readonly #resolve: (sent: Sent) => void;
+  readonly #reject: (error: Error) => void;
+  #acked = 0;
+  #next = 0;
+  #windowMessages = 0;
+  #beginMs = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(connection: RawConnection, load: Load, messagesPerS: number, start: Start, resolve: (sent: Sent) => void, reject: (error: Error) => void) {
+    this.#connection = connection;
+    this.#load = load;
+    this.#messagesPerS = messagesPerS;
+    this.#start = start;
+    this.#resolve = resolve;
+    this.#reject = reject;
+    connection.onClose = () => this.#fail(`the server closed the connection after ack ${this.#acked}`);
+    connection.onMessage = (message) => this.#answer(message);
+  }
+
+  #answer(message: Buffer): void {
+    const id = messageId(message);
+    if (id === schemaIds.Ack) this.#ack(decode('Ack', message).seq);
+    else if (id === schemaIds.Nack) this.#fail(`nack ${decode('Nack', message).code}`);
+    else if (id === schemaIds.Hello) this.#hello(decode('Hello', message));
+  }
+
+  #hello({ windowFrames, windowBytes }: { readonly windowFrames: number; readonly windowBytes: number }): void {
+    const { framesPerMessage, bytesPerMessage } = this.#load;
+    this.#windowMessages = Math.max(1, Math.floor(Math.min(windowFrames / framesPerMessage, windowBytes / bytesPerMessage)));
+    this.#start.ready();
+    void this.#start.go.then((atMs) => this.#begin(atMs));
+  }
+
+  #begin(atMs: number): void {
+    this.#beginMs = atMs;
+    if (this.#messagesPerS < Infinity) this.#timer = setInterval(() => this.#pump(), paceEveryMs);
+    this.#pump();
+  }
+
+  #pump(): void {
+    const { bytes, starts, framesPerMessage } = this.#load;
+    const due = this.#messagesPerS === Infinity ? Infinity : ((performance.now() - this.#beginMs) / 1000) * this.#messagesPerS;
+    const limit = Math.min(starts.length - 1, Math.floor(due), Math.floor(this.#acked / framesPerMessage) + this.#windowMessages);
+    if (this.#next >= limit) return;
+    this.#connection.socket.write(bytes.subarray(starts[this.#next], starts[limit]));
+    this.#next = limit;
+  }
+
+  #ack(seq: number): void {
+    const { starts, framesPerMessage } = this.#load;
+    if (seq < this.#acked || seq > this.#next * framesPerMessage) return this.#fail(`ack ${seq} after ${this.#acked}, sent ${this.#next * framesPerMessage}`);
+    this.#acked = seq;
+    if (seq < (starts.length - 1) * framesPerMessage) return this.#pump();
+    this.#close();
+    this.#resolve({ frames: seq, seconds: (performance.now() - this.#beginMs) / 1000 });
+  }
+
+  #fail(what: string): void {
+    this.#close();
+    this.#reject(new RangeError(what));
+  }
+
+  #close(): void {
+    clearInterval(this.#timer);
+    this.#connection.onClose = () => undefined;
+    this.#connection.end();
+  }
 }

@@ -120,8 +120,9 @@ export class Holds {
 
   async #advance({ patient, study, partition }: Release, next: number | null): Promise<void> {
     const key = `${patient}/${study}`;
-    const { [partition]: _, ...others } = (await this.table.get(key))?.first ?? {};
-    const first = next === null ? others : { ...others, [partition]: next };
+    const first = { ...(await this.table.get(key))?.first };
+    if (next === null) delete first[partition];
+    else first[partition] = next;
     this.table.set(key, Object.keys(first).length === 0 ? null : { first });
   }
 

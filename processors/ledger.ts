@@ -32,7 +32,7 @@ export function addCount(counts: Counts, code: number, samples: number): void {
 
 export function addReject(rejects: RejectCounts, code: number, reason: string, samples: number): void {
   let reasons = rejects.get(code);
-  if (reasons === undefined) rejects.set(code, (reasons = new Map()));
+  if (reasons === undefined) rejects.set(code, (reasons = new Map<string, number>()));
   reasons.set(reason, (reasons.get(reason) ?? 0) + samples);
 }
 

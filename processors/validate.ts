@@ -181,7 +181,7 @@ class Judge implements Validated {
       (bad ??= new Set()).add(index);
       addReject(this.rejectCounts, numeric.code, code, 1);
       const key = `${numeric.code}/${code}`;
-      const reason = (told ??= new Map()).get(key);
+      const reason = (told ??= new Map<string, Mutable<RejectReason>>()).get(key);
       if (reason !== undefined) reason.samples += 1;
       else told.set(key, { epoch: frame.epoch, seq: frame.seq, path: `numerics[${index}]`, code, signal: numeric.code, samples: 1 });
     }

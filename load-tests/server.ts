@@ -1,0 +1,74 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { generateDeviceKey, signDeviceToken, type DeviceKey } from '../device-emulator/key.js';
+import { api, startProgram, until, type Api } from '../tests/program.js';
+import { reconcile } from '../tests/record.js';
+import { say } from './report.js';
+
+/** The whole program, started as a user does, on an empty folder; every guarantee on, every setting at its default. */
+export interface Fresh {
+  readonly server: Api;
+  readonly ingest: string;
+  readonly pid: number;
+  end(): Promise<void>;
+}
+
+export async function fresh(): Promise<Fresh> {
+  const dir = mkdtempSync(join(tmpdir(), 'spamer-bench-'));
+  const program = await startProgram(dir, { env: { SPAMER_LOG_LEVEL: 'error', ...(process.env['BENCH_NODE_OPTIONS'] === undefined ? {} : { NODE_OPTIONS: process.env['BENCH_NODE_OPTIONS'] }) } });
+  return {
+    server: api(program, dir),
+    ingest: program.ingest,
+    pid: program.process.pid ?? 0,
+    end: async () => {
+      const stderr = program.stderr();
+      if (stderr !== '') say(`  the server said: ${stderr.slice(0, 500)}`);
+      await program.stop();
+      rmSync(dir, { recursive: true, force: true, maxRetries: 5 });
+    },
+  };
+}
+
+export interface Device { readonly device: string; readonly key: DeviceKey }
+
+export const tokenOf = ({ device, key }: Device): string => signDeviceToken({ device, privateKey: key.privateKey });
+
+/** Patients with a device each, members of `study` where one is named. */
+export async function enrol(server: Api, count: number, study?: string): Promise<Device[]> {
+  const devices: Device[] = [];
+  const one = async (index: number): Promise<void> => {
+    const attributes = { name: `Bench ${index}`, recordNumber: `B-${index}`, birthDate: '1970-01-01', sex: 'F', zip: '02139' };
+    const { patient } = await server.post<{ patient: string }>('/v1/patients', { attributes });
+    const key = generateDeviceKey();
+    const { device } = await server.post<{ device: string }>('/v1/devices', { publicKey: key.publicKey });
+    await server.post('/v1/bindings', { device, patient, from: '2000-01-01T00:00:00Z' });
+    if (study !== undefined) await server.post(`/v1/studies/${study}/members`, { patient });
+    devices.push({ device, key });
+  };
+  for (let first = 0; first < count; first += 8) await Promise.all(Array.from({ length: Math.min(8, count - first) }, (_, index) => one(first + index)));
+  return devices;
+}
+
+/**
+ * Waits until both stores hold everything and counts it by full scan of their rows; the seconds that it took until nothing was in flight.
+ * @throws when a sample is missing, doubled or rejected: then there is no speed to print.
+ */
+export async function settle(server: Api, samples: number, timeoutMs = 300_000): Promise<number> {
+  const begin = performance.now();
+  await until('the pipeline to run dry', async () => {
+    const { accepted, inFlight } = await server.get<{ accepted: number; inFlight: number }>('/v1/ledger');
+    return accepted === samples && inFlight === 0;
+  }, timeoutMs);
+  const seconds = (performance.now() - begin) / 1000;
+  const { balanced, channels } = await reconcile(server);
+  const stored = channels.reduce((sum, row) => sum + row.stored, 0);
+  if (stored !== samples || !balanced) throw new RangeError(`sent ${samples} samples, stored ${stored}, balanced ${String(balanced)}`);
+  return seconds;
+}
+
+/** From here on the peak is counted anew: the first start, which creates the registry's database, is then left out. */
+export const forgetPeak = (pid: number): void => writeFileSync(`/proc/${pid}/clear_refs`, '5');
+
+/** Peak resident memory of a process so far, in MB of 2^20 bytes. */
+export const peakMemoryMb = (pid: number): number => Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? NaN) / 1024;

@@ -1,0 +1,55 @@
+import { sendAll } from './generator.js';
+import { ecgLeadII, heartRate, waves } from './loads.js';
+import { Probe } from './probe.js';
+import { percentile, say, thousands, type Row } from './report.js';
+import { enrol, forgetPeak, fresh, peakMemoryMb, settle, tokenOf, type Device, type Fresh } from './server.js';
+
+const devices = 100;
+const samplesPerFrame = 250;
+const framesPerMessage = 4;
+const policy = { id: 'bench', title: 'bench', claim: 'expert', signals: [ecgLeadII, heartRate], waveforms: true, dates: { rule: 'relative' }, attributes: [{}], k: 5, minCell: 11 };
+
+export interface Pace { readonly samplesPerS: number; readonly seconds: number }
+
+/** The whole way at a fixed pace: 250-sample frames of 100 patients in a study; freshness of the analytics, peak memory. */
+export async function wholeWay({ samplesPerS, seconds }: Pace): Promise<Row[]> {
+  const run = await fresh();
+  try {
+    await run.server.post('/v1/studies', { policy: JSON.stringify(policy) });
+    const [probing, ...enrolled] = await enrol(run.server, devices + 1, 'bench');
+    const { token } = await run.server.post<{ token: string }>('/v1/tokens', { role: 'researcher', subject: 'bench', expiresInS: 3600, studies: ['bench'] });
+    const probe = await Probe.open(run.ingest, tokenOf(probing as Device), run.server.as(token));
+    return await measure(run, enrolled, probe, { samplesPerS, seconds });
+  } finally {
+    await run.end();
+  }
+}
+
+async function measure(run: Fresh, enrolled: readonly Device[], probe: Probe, { samplesPerS, seconds }: Pace): Promise<Row[]> {
+  const messagesPerS = samplesPerS / samplesPerFrame / framesPerMessage / devices;
+  const load = waves(Math.round(messagesPerS * seconds) * framesPerMessage, samplesPerFrame, framesPerMessage);
+  const peakOfStart = peakMemoryMb(run.pid);
+  forgetPeak(run.pid);
+  const begin = performance.now();
+  const sending = Promise.all(enrolled.map((device) => sendAll(run.ingest, tokenOf(device), load, { messagesPerS })));
+  await probe.warmUp(30_000);
+  probe.start(250);
+  await sending;
+  const acked = (performance.now() - begin) / 1000;
+  const freshness = await probe.stop(60_000);
+  const total = devices * (load.starts.length - 1) * framesPerMessage * samplesPerFrame;
+  await settle(run.server, total + probe.sent);
+  const through = (performance.now() - begin) / 1000;
+  const peakOfRun = peakMemoryMb(run.pid);
+  const peak = Math.max(peakOfStart, peakOfRun);
+  const p50 = percentile(freshness, 0.5);
+  const p99 = percentile(freshness, 0.99);
+  say(`  ${thousands(total)} samples acked in ${acked.toFixed(1)} s (asked for ${thousands(samplesPerS)}/s, was ${thousands(total / acked)}/s), counted in both stores ${(through - acked).toFixed(1)} s later`);
+  say(`  freshness of ${freshness.length} readings: p50 ${p50.toFixed(0)} ms, p99 ${p99.toFixed(0)} ms, longest ${Math.max(...freshness).toFixed(0)} ms; peak memory ${Math.ceil(peakOfRun)} MB, ${Math.ceil(peakOfStart)} MB while starting`);
+  const rate = total / through;
+  return [
+    { what: `whole way for ${acked.toFixed(0)} s, until counted in both stores`, ours: `${thousands(rate)} samples/s`, peer: '500,000 samples/s', ratio: rate / 500_000, needs: 1, goal: 4 },
+    { what: `freshness p99 meanwhile (p50 ${p50.toFixed(0)} ms)`, ours: `${p99.toFixed(0)} ms`, peer: '3,000 ms', ratio: 3000 / p99, needs: 1, goal: 1.5 },
+    { what: 'peak memory of the server, its first start included', ours: `${Math.ceil(peak)} MB`, peer: '1,024 MB', ratio: 1024 / peak, needs: 1, goal: 1 },
+  ];
+}
