@@ -87,6 +87,8 @@ export class Custodian {
   private queue: Promise<unknown> = Promise.resolve();
   /** Changes of studies and cohorts since the start. */
   private changes = 0;
+  /** The registry's, once read: only `decideGroups` moves it, and a stage asks for it with each batch. */
+  private releaseGeneration: number | null = null;
 
   private constructor(keystore: Keystore, registry: Registry, clock: Clock) {
     this.keystore = keystore;
@@ -327,12 +329,14 @@ export class Custodian {
       else released.push({ patient: row.patient, attributes, level: row.level });
     }
     const assigned = assignGroups(levelsOf(policyJson), k, released, waiting);
-    if (assigned.size > 0) await this.registry.release(study, assigned);
+    if (assigned.size > 0) this.releaseGeneration = await this.registry.release(study, assigned);
   }
 
   /** Grows whenever an answer of `memberships` may have changed; a process that starts anew asks everything anew. */
   async generation(): Promise<number> {
-    return (await this.registry.generation()) + this.changes;
+    // Read while a release commits it may be the older one, which must not replace the newer.
+    if (this.releaseGeneration === null) this.releaseGeneration = Math.max(await this.registry.generation(), this.releaseGeneration ?? 0);
+    return this.releaseGeneration + this.changes;
   }
 
   /** Members released in generations after `since`, in the order of generations, and the present generation. */

@@ -14,7 +14,7 @@ export const limits = {
   /** Samples of one waveform in one frame. */
   waveformSamplesMax: 20_000,
   /** Frames that one device may have unacknowledged. */
-  windowFrames: 4096,
+  windowFrames: 16_384,
   /** Frame bytes that one device may have unacknowledged: the window's other bound. */
   windowBytes: 1024 * 1024,
   /** Frame bytes of all devices between receipt and flush; above it reading from sockets pauses. */

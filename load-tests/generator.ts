@@ -13,15 +13,22 @@ export interface Load {
 
 export interface Sent { readonly frames: number; readonly seconds: number }
 
+export interface SendOptions {
+  readonly messagesPerS?: number;
+  readonly start?: Start;
+  /** Messages in flight, where less than Hello grants. */
+  readonly windowMax?: number;
+}
+
 const paceEveryMs = 20;
 
 /**
  * Connects, and when `start` is resolved sends all of a load within the window that Hello grants, at most `messagesPerS`; resolves when
  * the last frame is acked. Fails on any Nack, loss or step back.
  */
-export async function sendAll(url: string, token: string, load: Load, options: { readonly messagesPerS?: number; readonly start?: Start } = {}): Promise<Sent> {
+export async function sendAll(url: string, token: string, load: Load, options: SendOptions = {}): Promise<Sent> {
   const connection = await openRaw(url, token);
-  return new Promise((resolve, reject) => new Sending(connection, load, options.messagesPerS ?? Infinity, options.start ?? new Start(1), resolve, reject));
+  return new Promise((resolve, reject) => new Sending(connection, load, options, resolve, reject));
 }
 
 /** Lets all connections begin together, so that handshakes are not part of a speed. */
@@ -44,6 +51,7 @@ class Sending {
   readonly #connection: RawConnection;
   readonly #load: Load;
   readonly #messagesPerS: number;
+  readonly #windowMax: number;
   readonly #start: Start;
   readonly #resolve: (sent: Sent) => void;
   readonly #reject: (error: Error) => void;
@@ -53,11 +61,12 @@ class Sending {
   #beginMs = 0;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(connection: RawConnection, load: Load, messagesPerS: number, start: Start, resolve: (sent: Sent) => void, reject: (error: Error) => void) {
+  constructor(connection: RawConnection, load: Load, options: SendOptions, resolve: (sent: Sent) => void, reject: (error: Error) => void) {
     this.#connection = connection;
     this.#load = load;
-    this.#messagesPerS = messagesPerS;
-    this.#start = start;
+    this.#messagesPerS = options.messagesPerS ?? Infinity;
+    this.#windowMax = options.windowMax ?? Infinity;
+    this.#start = options.start ?? new Start(1);
     this.#resolve = resolve;
     this.#reject = reject;
     connection.onClose = () => this.#fail(`the server closed the connection after ack ${this.#acked}`);
@@ -73,7 +82,7 @@ class Sending {
 
   #hello({ windowFrames, windowBytes }: { readonly windowFrames: number; readonly windowBytes: number }): void {
     const { framesPerMessage, bytesPerMessage } = this.#load;
-    this.#windowMessages = Math.max(1, Math.floor(Math.min(windowFrames / framesPerMessage, windowBytes / bytesPerMessage)));
+    this.#windowMessages = Math.max(1, Math.floor(Math.min(windowFrames / framesPerMessage, windowBytes / bytesPerMessage, this.#windowMax)));
     this.#start.ready();
     void this.#start.go.then((atMs) => this.#begin(atMs));
   }

@@ -1,0 +1,163 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { createServer } from 'node:net';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { test } from 'node:test';
+import { runDevice } from '../device-emulator/device.js';
+import { synthetic } from '../device-emulator/synthetic.js';
+import { api, cli, startProgram, temporaryFolder, until } from './program.js';
+import { assertSame, enrolPatient, readRecord, reconcile, seriesOfFrames, seriesOfSource } from './record.js';
+
+const seconds = 30;
+const passphrase = 'a passphrase of the tests';
+
+/** Every file with the hash of its bytes, but LMDB's tables of readers, which every opening writes. */
+function contents(dir: string): Record<string, string> {
+  const files = readdirSync(dir, { withFileTypes: true, recursive: true }).filter((entry) => entry.isFile() && !entry.name.endsWith('-lock'));
+  return Object.fromEntries(files.map((entry) => join(entry.parentPath, entry.name)).sort().map((file) => [relative(dir, file), createHash('sha256').update(readFileSync(file)).digest('hex')]));
+}
+
+interface Refusal { readonly code: string; readonly remedy: RegExp }
+
+/** Exit code 2, nothing on standard output, one paragraph with its code and its remedy. */
+function assertRefused({ code, out, err }: { code: number | null; out: string; err: string }, expected: Refusal): void {
+  assert.deepEqual([code, out], [2, ''], err);
+  const told = err.trim().split('\n').filter((line) => !line.startsWith('{'));
+  assert.equal(told.length, 1, err);
+  assert.match(told[0] ?? '', new RegExp(`^run: .*\\[${expected.code}\\]$`));
+  assert.match(told[0] ?? '', expected.remedy);
+}
+
+const run = ['run', '--json', '--http-port', '0', '--ingest-port', '0'];
+
+test('a bad configuration: all faults at once, without their values, and no folder is made', async () => {
+  const folder = temporaryFolder('start-config');
+  const data = join(folder.dir, 'data');
+  try {
+    const { code, out, err } = await cli(data, ['run'], { SPAMER_HTTP_PORT: '70000', SPAMER_LOG_LEVEL: 'loud', SPAMER_NONSENSE: '1', SPAMER_PASSPHRASE: 'qwzx', SPAMER_INGEST_HOST: '0.0.0.0' });
+    assert.deepEqual([code, out], [2, '']);
+    for (const fault of [/SPAMER_HTTP_PORT: must be at most 65535/, /SPAMER_LOG_LEVEL: must be one of/, /SPAMER_NONSENSE: there is no such setting/, /SPAMER_PASSPHRASE: must be at least 8/, /ingest_host: outside localhost/, /5 faults/, /\[config_invalid\]/]) assert.match(err, fault);
+    assert.doesNotMatch(err, /qwzx/);
+    assert.ok(!existsSync(data));
+  } finally {
+    folder.remove();
+  }
+});
+
+test('[LEDGER] what can\'t start says why and changes nothing; SIGTERM drains', { timeout: 120_000 }, async (t) => {
+  const folder = temporaryFolder('start');
+  const data = join(folder.dir, 'data');
+  const env = { SPAMER_PASSPHRASE: passphrase, SPAMER_CHUNK_SECONDS: '1' };
+  let program = await startProgram(data, { env });
+  const blocker = createServer().listen(0, '127.0.0.1');
+  t.after(async () => { blocker.close(); await program.kill(); folder.remove(); });
+  const server = api(program, data);
+  const enrolled = await enrolPatient(server);
+  const stop = new AbortController();
+  const played = runDevice({ url: program.ingest, deviceId: enrolled.device, privateKey: enrolled.privateKey, source: synthetic({ seed: 7 }), speed: 20, signal: stop.signal, backoffMs: 50 });
+  await until('accepted samples', async () => (await reconcile(server)).channels.some(({ accepted }) => accepted > 0));
+
+  await t.test('a folder that another process holds', async () => {
+    const before = [readFileSync(join(data, 'run.json'), 'utf8'), readFileSync(join(data, 'keystore.json'), 'utf8'), readFileSync(join(data, 'admin.token'), 'utf8')];
+    assertRefused(await cli(data, run, env), { code: 'data_locked', remedy: /stop it or set SPAMER_DATA_DIR/ });
+    assert.deepEqual([readFileSync(join(data, 'run.json'), 'utf8'), readFileSync(join(data, 'keystore.json'), 'utf8'), readFileSync(join(data, 'admin.token'), 'utf8')], before);
+    assert.equal((await fetch(new URL('/readyz', program.http))).status, 200, 'the other one goes on');
+  });
+
+  await t.test('SIGTERM in the middle of a stream: exit code 0, no run.json left, balanced books', async () => {
+    assert.equal(await program.stop(), 0);
+    stop.abort();
+    await played.catch(() => undefined);
+    assert.ok(!existsSync(join(data, 'run.json')));
+    const { code, out, err } = await cli(data, ['reconcile', '--json'], env);
+    assert.equal(code, 0, err);
+    const books = JSON.parse(out) as { balanced: boolean; channels: unknown[] };
+    assert.ok(books.balanced && books.channels.length > 0);
+  });
+
+  await t.test('a wrong passphrase', async () => {
+    const before = contents(data);
+    assertRefused(await cli(data, run, { ...env, SPAMER_PASSPHRASE: 'not the passphrase' }), { code: 'passphrase_wrong', remedy: /Give the passphrase/ });
+    assert.deepEqual(contents(data), before);
+  });
+
+  await t.test('a folder of a newer version', async () => {
+    const newer = join(folder.dir, 'newer');
+    cpSync(data, newer, { recursive: true });
+    const keystore = JSON.parse(readFileSync(join(newer, 'keystore.json'), 'utf8')) as Record<string, unknown>;
+    writeFileSync(join(newer, 'keystore.json'), JSON.stringify({ ...keystore, version: 99 }));
+    const before = contents(newer);
+    assertRefused(await cli(newer, run, env), { code: 'data_newer', remedy: /run that version/ });
+    assert.deepEqual(contents(newer), before);
+  });
+
+  await t.test('a port that is taken, either of the two', async () => {
+    const address = blocker.address();
+    const port = String(typeof address === 'object' && address !== null ? address.port : 0);
+    for (const ports of [['--http-port', port, '--ingest-port', '0'], ['--http-port', '0', '--ingest-port', port]]) {
+      assertRefused(await cli(data, ['run', '--json', ...ports], env), { code: 'port_taken', remedy: /choose another/ });
+      assert.ok(!existsSync(join(data, 'run.json')));
+    }
+  });
+
+  await t.test('a second signal ends the drain at once', async () => {
+    program = await startProgram(data, { env });
+    const ended = new Promise<number | null>((resolve) => program.process.once('exit', (code) => resolve(code)));
+    // A request that never ends keeps the drain waiting.
+    program.process.kill('SIGTERM');
+    await until('the drain', async () => program.stderr().includes('draining'), 5000);
+    const since = Date.now();
+    program.process.kill('SIGTERM');
+    const code = await ended;
+    assert.ok(code === 143 || code === 0, `ended with ${code}`);
+    assert.ok(Date.now() - since < 2000, 'at once');
+  });
+});
+
+test('[DURABLE] [LEDGER] a full disk: acks stop, devices are told to send again, and it goes on when there is room', { timeout: 120_000 }, async (t) => {
+  const folder = temporaryFolder('start-full');
+  const disk = join(folder.dir, 'disk');
+  mkdirSync(disk);
+  if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=160m', 'tmpfs', disk]).status !== 0) {
+    folder.remove();
+    return t.skip('mount of a small tmpfs is refused here (needs root); ingest/lmdb.test.ts fills the log to log_bytes_max');
+  }
+  const data = join(disk, 'data');
+  const program = await startProgram(data, { env: { SPAMER_CHUNK_SECONDS: '1' } }).catch((error: unknown) => {
+    spawnSync('umount', [disk]);
+    throw error;
+  });
+  const stop = new AbortController();
+  t.after(async () => { stop.abort(); await program.kill(); spawnSync('umount', [disk]); folder.remove(); });
+  const server = api(program, data);
+  const enrolled = await enrolPatient(server);
+  const filler = join(disk, 'filler');
+  const free = statfsSync(disk).bavail * statfsSync(disk).bsize;
+  writeFileSync(filler, Buffer.alloc(free - 64 * 1024, 1));
+  const nacks: Array<{ readonly code: string; readonly resend: boolean }> = [];
+  let acked = 0;
+  const source = { ...synthetic({ seed: 11 }), durationUs: seconds * 100 * 1e6 };
+  const playing = runDevice({
+    url: program.ingest, deviceId: enrolled.device, privateKey: enrolled.privateKey, source, speed: 'max', backoffMs: 50, signal: stop.signal,
+    onEvent: (note) => {
+      if (note.kind === 'nacked') nacks.push({ code: note.code, resend: note.resend });
+      if (note.kind === 'acked') acked += note.frames;
+    },
+  });
+  playing.catch(() => undefined);
+  await until('a refusal for want of room', async () => nacks.some(({ code }) => code === 'disk_full'), 20_000);
+  assert.ok(nacks.every(({ code, resend }) => code !== 'disk_full' || resend), 'every refused frame is to be sent again');
+  const then = acked;
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assert.ok(acked - then <= 1, `acks stopped, but for one that was under way: ${acked - then}`);
+  rmSync(filler);
+  const { waiting, dropped, refused, startUs } = await playing;
+  assert.deepEqual([waiting, dropped, refused], [0, 0, 0]);
+  await until('books without anything in flight', async () => {
+    const { balanced, channels } = await reconcile(server);
+    return balanced && channels.length > 0 && channels.every((row) => row.inFlight === 0);
+  });
+  assertSame(seriesOfFrames(await readRecord(server, enrolled.patient)), await seriesOfSource(source, startUs, source.durationUs), 'the record');
+});
