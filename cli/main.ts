@@ -8,6 +8,9 @@ import { pmr } from './pmr.js';
 import { registryCommands } from './registry.js';
 import { demo, run } from './run.js';
 
+// Whatever is written, by the stores and the registry's database too, is for this user only.
+process.umask(0o077);
+
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
 
 const spamer = new Command('spamer')

@@ -4,8 +4,7 @@ import type { Command } from 'commander';
 import { openJournal } from '../core/journal.js';
 import { stopOnSignals } from '../core/lifecycle.js';
 import type { Config, SettingName } from '../core/config.js';
-import { startProgram, type Program } from '../app/main.js';
-import { startWard } from './ward.js';
+import type { Program } from '../app/main.js';
 import { action, command, type CommonOptions, type Context } from './context.js';
 
 const drainMs = 10_000;
@@ -45,6 +44,7 @@ export function demo(): Command {
   return withRunOptions(command('demo', 'Run the pipeline with a ward of 12 demo patients and the page.', ['spamer demo', 'npm start']))
     .action(action<RunOptions>('demo', async (context, options) => {
       const config = context.config(overrides(options));
+      const { startWard } = await import('./ward.js');
       const program = await begin(config, true);
       const ward = await startWard(program, config).catch(async (error: unknown) => {
         await program.stop();
@@ -56,6 +56,8 @@ export function demo(): Command {
 }
 
 async function begin(config: Config, demoMode: boolean): Promise<Program> {
+  // Loaded only when it runs: help and bad use answer without the native parts.
+  const { startProgram } = await import('../app/main.js');
   return startProgram(config, { journal: openJournal('main', config.log_level), stream: true, demo: demoMode });
 }
 

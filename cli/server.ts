@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import type { Config } from '../core/config.js';
 import { SpamerError, verdicts, type ErrorCode } from '../core/errors.js';
 import { silentJournal } from '../core/journal.js';
-import { startProgram } from '../app/main.js';
 
 /** One API for every command: the running server's, or, when none runs on this data folder, one of our own for the moment. */
 export interface Server {
@@ -36,6 +35,8 @@ export async function openServer(config: Config): Promise<Server> {
   if (environmentUrl !== undefined) return client(environmentUrl, process.env['SPAMER_TOKEN'] ?? readAdminToken(config.data_dir), async () => undefined);
   const running = readRunning(config.data_dir);
   if (running !== null) return client(running.http, process.env['SPAMER_TOKEN'] ?? readAdminToken(config.data_dir), async () => undefined);
+  // Loaded only when no server runs: a command that asks one needs none of the native parts.
+  const { startProgram } = await import('../app/main.js');
   const program = await startProgram({ ...config, http_port: 0, http_host: '127.0.0.1' }, { journal: silentJournal, stream: false });
   return client(program.http, readAdminToken(config.data_dir), () => program.stop());
 }

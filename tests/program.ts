@@ -20,7 +20,7 @@ export interface Started {
   stop(): Promise<number | null>;
 }
 
-export function temporaryFolder(name: string): { readonly dir: string; remove(): void } {
+export function temporaryFolder(name: string): { readonly dir: string; readonly remove: () => void } {
   const dir = mkdtempSync(join(tmpdir(), `spamer-${name}-`));
   return { dir, remove: () => rmSync(dir, { recursive: true, force: true, maxRetries: 5 }) };
 }
