@@ -126,9 +126,9 @@ test('the page shows waves and a ledger that adds up, says when the server is go
     t.skip(tool);
     return;
   }
-  const { dir, remove } = temporaryFolder('page');
+  const folder = temporaryFolder('page');
   const [httpPort, ingestPort] = await freePorts();
-  const start = (): Promise<Started> => startProgram(dir, { command: 'demo', httpPort, ingestPort });
+  const start = (): Promise<Started> => startProgram(folder.dir, { command: 'demo', httpPort, ingestPort });
   let started: Started | undefined;
   let browser: Browser | undefined;
   try {
@@ -162,6 +162,6 @@ test('the page shows waves and a ledger that adds up, says when the server is go
   } finally {
     await browser?.close();
     await started?.stop();
-    remove();
+    folder.remove();
   }
 });
