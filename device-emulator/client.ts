@@ -45,7 +45,8 @@ export interface ClientCounts {
 }
 
 const subprotocol = 'spamer.v1';
-const backoffMaxMs = 60_000;
+/** The longest wait is so many times the first one: a minute for a second. */
+const backoffGrowthMax = 60;
 /** Handshakes refused in a row after which waiting won't help: key unknown, device revoked, clock wrong. */
 const refusalsMax = 5;
 /** So often the server may fail to read one frame before its content is given up. */
@@ -99,7 +100,7 @@ export class DeviceClient {
       if (end.code === closedForbidden) throw new SpamerError('forbidden', 'the device was suspended or revoked');
       if (end.status === 401 || end.status === 403) refusals += 1;
       if (refusals >= refusalsMax) throw new SpamerError('unauthenticated', 'the server refuses this device', { where: this.#options.url });
-      const retryMs = (0.5 + Math.random() / 2) * Math.min(backoffMaxMs, (this.#options.backoffMs ?? 1000) * 2 ** failures);
+      const retryMs = (0.5 + Math.random() / 2) * (this.#options.backoffMs ?? 1000) * Math.min(backoffGrowthMax, 2 ** failures);
       failures = Math.min(failures + 1, 10);
       if (!end.helloed) this.#options.onEvent?.({ kind: 'unreachable', status: end.status, retryMs: Math.round(retryMs) });
       await sleep(retryMs, undefined, { signal }).catch(() => undefined);
