@@ -17,7 +17,7 @@ export const limits = {
   windowFrames: 16_384,
   /** Frame bytes that one device may have unacknowledged: the window's other bound. */
   windowBytes: 1024 * 1024,
-  /** Frame bytes of all devices between receipt and flush; above it reading from sockets pauses. */
+  /** Frame bytes of all devices between receipt and flush; above it frames are refused as `overloaded`, to be sent again. */
   pendingBytesMax: 64 * 1024 * 1024,
   /** Plain bytes sealed into one block. */
   blockBytesMax: 1024 * 1024,
