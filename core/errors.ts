@@ -40,6 +40,7 @@ export const verdicts = {
   // Tokens and rights: all refusals look the same from outside
   unauthenticated: { retry: false, status: 401, remedy: 'Present a valid token.' },
   forbidden: { retry: false, status: 403, remedy: 'Ask an administrator for the right.' },
+  audit_failed: { retry: true, status: 503, remedy: 'The audit could not be written, so nothing was done; see the log for its reason.' },
   // Requests
   bad_request: { retry: false, status: 400, remedy: 'Correct the request as the detail says.' },
   not_found: { retry: false, status: 404, remedy: 'Check the path.' },

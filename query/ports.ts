@@ -5,6 +5,7 @@
 import type { Journal } from '../core/journal.js';
 import type { DeviceId, PatientId, StudyId } from '../core/ids.js';
 import type { Log } from '../log/log.js';
+import type { Auditor } from '../security/audit.js';
 
 export type Role = 'researcher' | 'clinician' | 'engineer' | 'admin' | 'demo';
 
@@ -250,6 +251,8 @@ export interface QueryPorts {
   readonly opener: Opener;
   readonly metrics: MetricsSource;
   readonly journal: Journal;
+  /** Every decision is an entry before its act happens [DENY]. */
+  readonly audit?: Auditor;
   readonly signals: readonly SignalRow[];
   readiness(): Promise<Readiness>;
   /** Microseconds since the epoch. */
