@@ -1,5 +1,6 @@
 import type { ErrorCode } from '../core/errors.js';
-import type { Binding, Session } from './sessions.js';
+import type { Binding } from './bindings.js';
+import type { Session } from './sessions.js';
 
 /** What the scan tells of a frame, as far as admission needs it (schemas/scan.ts). */
 export interface ScannedFrame {

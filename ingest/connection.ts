@@ -2,7 +2,7 @@ import type { WebSocket } from 'uWebSockets.js';
 import { verdicts, type ErrorCode } from '../core/errors.js';
 import { encode } from '../schemas/codec.js';
 import type { Counters } from './counters.js';
-import type { Mark, Session } from './sessions.js';
+import type { Mark } from './mark.js';
 
 /** WebSocket close codes of `spamer.v1`. */
 export const closeCodes = { stopping: 1001, malformed: 1008, replaced: 4001, forbidden: 4003 } as const;
@@ -10,21 +10,14 @@ export const closeCodes = { stopping: 1001, malformed: 1008, replaced: 4001, for
 /** uWebSockets' send status for a message that found no room. */
 const droppedByBound = 2;
 
-/** uWebSockets copies the fields of its user data into an object of its own, so ours hides behind one. */
-export interface SocketData {
-  readonly connection: Connection;
-}
-
 /** One socket of a device. uWebSockets throws on any use of a closed socket, so it is dropped here when it closes. */
 export class Connection {
-  readonly session: Session;
   readonly connectedAtUs: number;
   readonly #counters: Counters;
   malformed = 0;
-  #socket: WebSocket<SocketData> | null = null;
+  #socket: WebSocket<unknown> | null = null;
 
-  constructor(session: Session, connectedAtUs: number, counters: Counters) {
-    this.session = session;
+  constructor(connectedAtUs: number, counters: Counters) {
     this.connectedAtUs = connectedAtUs;
     this.#counters = counters;
   }
@@ -33,7 +26,7 @@ export class Connection {
     return this.#socket !== null;
   }
 
-  opened(socket: WebSocket<SocketData>): void {
+  opened(socket: WebSocket<unknown>): void {
     this.#socket = socket;
   }
 

@@ -3,7 +3,8 @@ import { SpamerError, toSpamerError, type ErrorCode } from '../core/errors.js';
 import { limits } from '../core/limits.js';
 import type { NewRecord, StateWrite, Writer } from '../log/log.js';
 import type { Counters } from './counters.js';
-import type { DeviceState, Session } from './sessions.js';
+import type { DeviceState } from './mark.js';
+import type { Session } from './sessions.js';
 
 export interface GroupCommitParts {
   readonly writer: Writer;
@@ -151,7 +152,7 @@ export class GroupCommit {
         partition: session.partition,
         key: session.key,
         timeUs: receivedAt,
-        value: group.seal(session, receivedAt),
+        value: group.seal(session.key, receivedAt),
       }));
       flush.records.push(...records);
       flush.state.push({ table: 'devices', key: session.device, value: Buffer.from(JSON.stringify(state)) });

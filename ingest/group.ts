@@ -1,6 +1,6 @@
 import { schemaIds } from '../schemas/ids.js';
 import { encodeBody, header } from '../schemas/codec.js';
-import type { Binding, Session } from './sessions.js';
+import type { Binding } from './bindings.js';
 
 /** What a scan counts in a frame: channel i < channels has signal `codes[i]` with `samples[i]` samples. */
 export interface CountedFrame {
@@ -68,11 +68,11 @@ export class Group {
     this.#bytes = larger;
   }
 
-  /** The stored record: all frames sealed in one call, with every clear field of the block as context [SEALED]. */
-  seal(session: Session, receivedAt: number): Buffer {
+  /** The stored record of `device`, its UUID's bytes: all frames sealed in one call, with every clear field of the block as context [SEALED]. */
+  seal(device: Buffer, receivedAt: number): Buffer {
     const { binding } = this;
     const context = encodeBody('Block', {
-      device: session.key,
+      device,
       patient: binding.patientBytes,
       boundFrom: binding.from,
       boundUntil: binding.until,

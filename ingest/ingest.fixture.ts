@@ -8,8 +8,8 @@ import type { NewRecord, Transaction, Writer } from '../log/log.js';
 import { decode, header, messageName } from '../schemas/codec.js';
 import { decodeFrameBodies, encodeFrameBody, type DecodedFrame } from '../schemas/frames.js';
 import type { Ack, Command, Hello, Nack } from '../schemas/types.js';
+import type { DeviceEntry } from './bindings.js';
 import { IngestServer, ingestDefaults, protocolName, type IngestSettings } from './server.js';
-import type { DeviceEntry } from './sessions.js';
 
 export const newDevice = (): DeviceId => deviceId(randomUUID()) as DeviceId;
 export const newPatient = (): PatientId => patientId(randomUUID()) as PatientId;

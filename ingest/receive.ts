@@ -8,6 +8,7 @@ import type { Commands } from './commands.js';
 import { closeCodes, type Connection } from './connection.js';
 import type { Counters } from './counters.js';
 import type { GroupCommit } from './group-commit.js';
+import type { Session } from './sessions.js';
 
 export interface ReceiverParts {
   /** The plain wall clock: a monotone one would run ahead, read a million times a second. */
@@ -28,6 +29,7 @@ export class Receiver {
   readonly #parts: ReceiverParts;
   readonly #load: MutableLoad;
   /** Of the message being read; the visitor below is one function for all messages. */
+  #session!: Session;
   #connection!: Connection;
   #bytes!: Buffer;
   #taken = 0;
@@ -55,37 +57,37 @@ export class Receiver {
     this.#refusedUntilMs = this.#parts.clock.elapsedMs() + this.#parts.retryAfterMs / 2;
   }
 
-  message(connection: Connection, bytes: Buffer, isBinary: boolean): void {
+  message(session: Session, connection: Connection, bytes: Buffer, isBinary: boolean): void {
     try {
       if (!isBinary) throw new SpamerError('schema_unexpected', 'text message');
-      this.#dispatch(connection, bytes);
+      this.#dispatch(session, connection, bytes);
     } catch (error) {
       this.#malformed(connection, toSpamerError(error, 'frame_malformed', 'unreadable message').code);
     }
   }
 
-  #dispatch(connection: Connection, bytes: Buffer): void {
+  #dispatch(session: Session, connection: Connection, bytes: Buffer): void {
     switch (messageId(bytes)) {
       case schemaIds.Frame:
-        this.#frames(connection, bytes);
+        this.#frames(session, connection, bytes);
         break;
       case schemaIds.Status:
-        connection.session.status = decode('Status', bytes);
+        session.status = decode('Status', bytes);
         break;
       case schemaIds.CommandResult:
-        this.#parts.commands.result(connection.session, decode('CommandResult', bytes));
+        this.#parts.commands.result(session, decode('CommandResult', bytes));
         break;
       default:
         throw new SpamerError(knownIds.has(messageId(bytes)) ? 'schema_unexpected' : 'schema_unknown', 'not a message of a device');
     }
   }
 
-  #frames(connection: Connection, bytes: Buffer): void {
-    const { session } = connection;
+  #frames(session: Session, connection: Connection, bytes: Buffer): void {
+    this.#session = session;
     this.#connection = connection;
     this.#bytes = bytes;
     this.#taken = 0;
-    this.#weigh(connection);
+    this.#weigh(session);
     try {
       // Frames before a malformed one stand; where it ends is unknown, so the rest of the message goes with it.
       scanFrames(bytes, headerBytes, this.#parts.limits, this.#visit);
@@ -96,15 +98,15 @@ export class Receiver {
     }
   }
 
-  #weigh(connection: Connection): void {
+  #weigh(session: Session): void {
     const { counters, limits } = this.#parts;
     const load = this.#load;
     if (!this.#told) this.#readClock();
     if (this.#refused !== null && this.#nowMs >= this.#refusedUntilMs) this.#refused = null;
     load.closed = this.#stopping ? 'stopping' : this.#refused;
     load.roomBytes = limits.pendingBytesMax - counters.pendingBytes;
-    connection.session.rate.fill(this.#nowMs);
-    connection.session.lastFrameAtUs = load.nowUs;
+    session.rate.fill(this.#nowMs);
+    session.lastFrameAtUs = load.nowUs;
   }
 
   /** Once for all messages that the sockets hand over in one turn of the event loop: a tenth of a small message's cost. */
@@ -120,8 +122,8 @@ export class Receiver {
   };
 
   readonly #visit = (frame: FrameScan): void => {
+    const session = this.#session;
     const connection = this.#connection;
-    const { session } = connection;
     const admission = accept(session, frame, this.#load);
     switch (admission.kind) {
       case 'take':

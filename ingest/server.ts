@@ -8,14 +8,16 @@ import { limits as coreLimits } from '../core/limits.js';
 import type { Writer } from '../log/log.js';
 import { encode } from '../schemas/codec.js';
 import { Commands, type CommandAnswer } from './commands.js';
-import { closeCodes, Connection, type SocketData } from './connection.js';
+import type { Binding, DeviceDirectory, DeviceEntry, SealFor } from './bindings.js';
+import { closeCodes, Connection } from './connection.js';
 import { Counters } from './counters.js';
 import { GroupCommit } from './group-commit.js';
 import { bearerToken, UsedTokens, type TokenVerifier } from './handshake.js';
+import type { DeviceState } from './mark.js';
 import { Rate } from './rate.js';
 import { Receiver } from './receive.js';
 import { UpgradeCork } from './upgrade-cork.js';
-import { Session, Sessions, type Binding, type DeviceDirectory, type DeviceEntry, type DeviceState, type SealFor } from './sessions.js';
+import { Session, Sessions } from './sessions.js';
 
 export const protocolName = 'spamer.v1';
 export const streamPath = '/v1/stream';
@@ -76,6 +78,12 @@ export interface ConnectedDevice {
   /** 0 to 100; -1 on mains; null: not told. */
   readonly batteryPercent: number | null;
   readonly bufferedFrames: number | null;
+}
+
+/** uWebSockets copies the fields of its user data into an object of its own, so these are never changed. */
+interface SocketData {
+  readonly session: Session;
+  readonly connection: Connection;
 }
 
 /** uWebSockets' LIBUS_LISTEN_EXCLUSIVE_PORT, an enum that exists in its typings only. */
@@ -206,14 +214,18 @@ export class IngestServer {
       sendPingsAutomatically: true,
       upgrade: (res, req, context) => this.#upgrade(res, req, context),
       open: (socket) => {
-        const { connection } = socket.getUserData();
+        const { session, connection } = socket.getUserData();
         connection.opened(socket);
-        this.#greet(connection);
+        this.#greet(session, connection);
       },
       message: (socket, message, isBinary) => {
-        this.#receiver.message(socket.getUserData().connection, Buffer.from(message), isBinary);
+        const { session, connection } = socket.getUserData();
+        this.#receiver.message(session, connection, Buffer.from(message), isBinary);
       },
-      close: (socket) => this.#closed(socket.getUserData().connection),
+      close: (socket) => {
+        const { session, connection } = socket.getUserData();
+        this.#closed(session, connection);
+      },
     });
     this.#app.any('/*', (res) => {
       res.writeStatus('404 Not Found').end(undefined, true);
@@ -263,8 +275,8 @@ export class IngestServer {
             this.#sessions.release(session);
             return refuse(late);
           }
-          const connection = new Connection(session, this.#clock.now(), this.counters);
-          this.#cork.run(() => res.upgrade<SocketData>({ connection }, key, protocolName, extensions, context));
+          const connection = new Connection(this.#clock.now(), this.counters);
+          this.#cork.run(() => res.upgrade<SocketData>({ session, connection }, key, protocolName, extensions, context));
         },
         (error: unknown) => {
           if (!(error instanceof SpamerError)) this.#parts.journal.error('a handshake failed', { fault: faultOf(error) });
@@ -315,8 +327,7 @@ export class IngestServer {
     return bindings;
   }
 
-  #greet(connection: Connection): void {
-    const { session } = connection;
+  #greet(session: Session, connection: Connection): void {
     const { settings } = this.#parts;
     const before = session.connection;
     session.connection = connection;
@@ -339,8 +350,7 @@ export class IngestServer {
     );
   }
 
-  #closed(connection: Connection): void {
-    const { session } = connection;
+  #closed(session: Session, connection: Connection): void {
     connection.closed();
     this.counters.connections -= 1;
     if (session.connection === connection) session.connection = null;

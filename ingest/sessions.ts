@@ -1,45 +1,13 @@
 import type { ErrorCode } from '../core/errors.js';
 import { limits } from '../core/limits.js';
-import { uuidBytes, type DeviceId, type PatientId } from '../core/ids.js';
+import { uuidBytes, type DeviceId } from '../core/ids.js';
 import { partitionOf } from '../log/log.js';
 import type { Status } from '../schemas/types.js';
+import type { Binding } from './bindings.js';
 import type { Connection } from './connection.js';
 import { Group, type CountedFrame } from './group.js';
+import type { DeviceState, Mark } from './mark.js';
 import type { Rate } from './rate.js';
-
-/** What the registry tells of a device; `until` null: open. Times in µs. */
-export interface DeviceEntry {
-  readonly state: 'active' | 'suspended' | 'revoked';
-  readonly bindings: ReadonlyArray<{ readonly patient: PatientId; readonly from: number; readonly until: number | null }>;
-}
-
-export interface DeviceDirectory {
-  /** null: no such device. */
-  deviceEntry(device: DeviceId): Promise<DeviceEntry | null>;
-}
-
-export type Seal = (plain: Uint8Array, context: Uint8Array) => Buffer;
-/** null: the patient's key is gone; frames of that binding are then `not_bound`. */
-export type SealFor = (patient: PatientId) => Promise<Seal | null>;
-
-export interface Binding {
-  readonly patient: PatientId;
-  readonly patientBytes: Buffer;
-  readonly from: number;
-  readonly until: number | null;
-  readonly seal: Seal;
-}
-
-/** Highest seq of an epoch that was passed: taken, or skipped for good. */
-export interface Mark {
-  readonly epoch: number;
-  readonly seq: number;
-}
-
-/** State table `devices`, key the device's UUID text: JSON of the durable mark and accepted samples per signal code. */
-export interface DeviceState extends Mark {
-  readonly counts: Readonly<Record<string, number>>;
-}
 
 export interface SkippedFrame extends Mark {
   readonly code: ErrorCode;
