@@ -119,7 +119,7 @@ export class DeviceTable {
     return make('tr', {}, ...this.#heads.map((head) => {
       const content = head.cell(row, this.#serverMs);
       if (content instanceof HTMLAnchorElement) content.dataset['key'] = `patient-${row.device}`;
-      return make('td', { class: head.name === 'device' ? 'id' : head.number ? 'number' : '' }, content);
+      return make('td', { class: head.name === 'device' ? 'id' : head.number ? 'number' : '', ...(head.name === 'device' ? { title: row.device } : {}) }, content);
     }));
   }
 }

@@ -117,6 +117,8 @@ async function fitsAndFollowsTheScheme(page: Page): Promise<void> {
   await page.setViewportSize({ width: 360, height: 740 });
   const [content, width] = await page.evaluate<[number, number]>('[document.documentElement.scrollWidth, document.documentElement.clientWidth]');
   assert.ok(content <= width, `at 360 px the page is ${content} px wide in ${width}`);
+  const patientAt = await page.evaluate<number>('document.querySelector("#device-table tbody td:nth-child(2)").getBoundingClientRect().left');
+  assert.ok(patientAt < width / 2, `at 360 px a device's patient begins ${patientAt} px from the left: its id has the room`);
 }
 
 test('the page shows waves and a ledger that adds up, says when the server is gone, and goes on when it is back', { timeout: 90_000 }, async (t) => {
