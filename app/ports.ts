@@ -40,7 +40,7 @@ export function queryPorts(parts: Parts): QueryPorts {
   return {
     verifyToken: async (token): Promise<Principal | null> => {
       const holder = await custodian.verifyToken(token);
-      return holder === null ? null : { role: holder.role, subject: holder.subject, ...holder.scope };
+      return holder === null ? null : { kind: 'token', id: holder.subject, role: holder.role, ...holder.scope };
     },
     stores,
     admin: adminOf(parts),
@@ -92,8 +92,7 @@ function adminOf({ custodian, ingest }: Parts): QueryPorts['admin'] {
     listStudies: async () => (await custodian.studies()).map(({ study, title, policyHash, policyJson, k }) => ({ study, title, policyHash, k, minCell: (JSON.parse(policyJson) as { minCell: number }).minCell })),
     addStudy: (policy) => custodian.addStudy(policy),
     addMember: (study, patient) => custodian.enrol(study, [patient]),
-    createToken: async ({ role, subject, expiresInS, studies, patients }) => {
-      const scope = { ...(studies === undefined ? {} : { studies }), ...(patients === undefined ? {} : { patients }) };
+    createToken: async ({ role, subject, expiresInS, ...scope }) => {
       const { id, token } = await custodian.createToken({ role, subject, scope, expiresInS });
       return { id, token, expiresAtUs: systemClock.now() + expiresInS * 1e6 };
     },

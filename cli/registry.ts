@@ -82,7 +82,7 @@ function study(): Command {
 
 function token(): Command {
   const create = command('create', 'Create an access token for the page and the API; it is shown once.', ['spamer token create --role researcher --subject ada --days 30'])
-    .requiredOption('--role <role>', 'researcher, clinician, engineer or admin')
+    .requiredOption('--role <role>', 'researcher, clinician, engineer, admin, compliance, patient or service')
     .option('--subject <name>', 'who holds it', 'unnamed')
     .option('--days <days>', 'valid for so many days', positive, 30)
     .action(action<CommonOptions & { role: string; subject: string; days: number }>('token create', async ({ output, config }, options) => withServer(config(), async (server) => {

@@ -105,7 +105,7 @@ test('[DENY] each role reaches exactly the routes of its line, and every refusal
 
 test('[DENY] a demo token without a list of patients sees nobody', async (t) => {
   const made = doubles();
-  made.tokens.set('token-of-demo', { role: 'demo', subject: 'guest' });
+  made.tokens.set('token-of-demo', { kind: 'token', id: 'guest', role: 'demo' });
   const api = await served(t, made);
   const headers = { authorization: 'Bearer token-of-demo' };
   assert.deepEqual((await api.inject({ url: '/v1/patients', headers })).json(), { patients: [] });

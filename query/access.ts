@@ -6,7 +6,7 @@ import type { Principal, QueryPorts, Role } from './ports.js';
  * Who may call what: the one table [DENY]. A route that is not here is refused, and a test fails for it.
  * 'public' routes carry no data of a person: liveness, counts without identity, the description, the page itself.
  */
-const everyone: readonly Role[] = ['researcher', 'clinician', 'engineer', 'admin', 'demo'];
+const everyone: readonly Role[] = ['researcher', 'clinician', 'engineer', 'admin', 'compliance', 'demo'];
 
 export const access: Readonly<Record<string, 'public' | readonly Role[]>> = {
   'GET /': 'public',
@@ -27,8 +27,8 @@ export const access: Readonly<Record<string, 'public' | readonly Role[]>> = {
   'POST /v1/bindings': ['admin'],
   'GET /v1/patients': ['admin', 'clinician', 'demo'],
   'POST /v1/patients': ['admin'],
-  'GET /v1/patients/:patient/record': ['clinician', 'demo'],
-  'GET /v1/patients/:patient/live': ['clinician', 'demo'],
+  'GET /v1/patients/:patient/record': ['clinician', 'patient', 'demo'],
+  'GET /v1/patients/:patient/live': ['clinician', 'patient', 'demo'],
   'GET /v1/studies': ['researcher', 'admin'],
   'POST /v1/studies': ['admin'],
   'POST /v1/studies/:study/members': ['admin'],
@@ -86,7 +86,7 @@ export function callerOf(request: FastifyRequest): Principal {
 
 export function maySeePatient(principal: Principal, patient: string): boolean {
   if (principal.patients !== undefined) return principal.patients.includes(patient);
-  return principal.role !== 'demo';
+  return principal.role !== 'demo' && principal.role !== 'patient';
 }
 
 export function maySeeStudy(principal: Principal, study: string): boolean {

@@ -100,11 +100,13 @@ function studyAdminRoutes(api: Api, ports: QueryPorts): void {
 function tokenRoutes(api: Api, ports: QueryPorts): void {
   const body = Type.Object(
     {
-      role: Type.Union([Type.Literal('researcher'), Type.Literal('clinician'), Type.Literal('engineer'), Type.Literal('admin')]),
+      role: Type.Union([Type.Literal('researcher'), Type.Literal('clinician'), Type.Literal('engineer'), Type.Literal('admin'), Type.Literal('compliance'), Type.Literal('patient'), Type.Literal('service')]),
       subject: Type.String({ minLength: 1, maxLength: 128 }),
       expiresInS: Type.Integer({ minimum: 60, maximum: 366 * 86_400 }),
       studies: Type.Optional(Type.Array(Type.String(), { maxItems: 256 })),
       patients: Type.Optional(Type.Array(Uuid, { maxItems: 10_000 })),
+      organisation: Type.Optional(Type.String({ minLength: 1, maxLength: 128 })),
+      careTeams: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 128 }), { maxItems: 64 })),
     },
     { additionalProperties: false, examples: [{ role: 'researcher', subject: 'notebook', expiresInS: 86_400, studies: ['ward'] }] },
   );

@@ -17,11 +17,14 @@ export const device = '33333333-3333-4333-8333-333333333333' as DeviceId;
 export const t0 = 1_700_000_000_000_000;
 
 export const principals: Readonly<Record<string, Principal>> = {
-  researcher: { role: 'researcher', subject: 'r', studies: ['ward', 'strict'] },
-  clinician: { role: 'clinician', subject: 'c', patients: [patient] },
-  engineer: { role: 'engineer', subject: 'e' },
-  admin: { role: 'admin', subject: 'a' },
-  demo: { role: 'demo', subject: 'guest', patients: [patient] },
+  researcher: { kind: 'token', id: 'r', role: 'researcher', studies: ['ward', 'strict'] },
+  clinician: { kind: 'token', id: 'c', role: 'clinician', patients: [patient] },
+  engineer: { kind: 'token', id: 'e', role: 'engineer' },
+  admin: { kind: 'token', id: 'a', role: 'admin' },
+  compliance: { kind: 'token', id: 'o', role: 'compliance' },
+  patient: { kind: 'token', id: 'p', role: 'patient', patients: [patient] },
+  service: { kind: 'token', id: 's', role: 'service' },
+  demo: { kind: 'token', id: 'guest', role: 'demo', patients: [patient] },
 };
 
 export const frame = (seq: number, fromUs: number): DecodedFrame => ({

@@ -7,12 +7,18 @@ import type { DeviceId, PatientId, StudyId } from '../core/ids.js';
 import type { Log } from '../log/log.js';
 import type { Auditor } from '../security/audit.js';
 
-export type Role = 'researcher' | 'clinician' | 'engineer' | 'admin' | 'demo';
+export type Role = 'researcher' | 'clinician' | 'engineer' | 'admin' | 'compliance' | 'patient' | 'service' | 'demo';
 
-/** Who asks. `studies` and `patients` narrow what the role may see; absent means no narrowing, except for `demo`, which then sees nobody. */
+/**
+ * Who asks. `kind` and `id` together name the principal for ever: a token by its subject, a user by the user's id.
+ * `studies` and `patients` narrow what the role may see; absent means no narrowing, except for `demo` and `patient`, which then see nobody.
+ */
 export interface Principal {
+  readonly kind: 'token' | 'user' | 'service';
+  readonly id: string;
   readonly role: Role;
-  readonly subject: string;
+  readonly organisation?: string;
+  readonly careTeams?: readonly string[];
   readonly studies?: readonly string[];
   readonly patients?: readonly string[];
 }
@@ -133,6 +139,8 @@ export interface NewToken {
   readonly role: Exclude<Role, 'demo'>;
   readonly subject: string;
   readonly expiresInS: number;
+  readonly organisation?: string;
+  readonly careTeams?: readonly string[];
   readonly studies?: readonly string[];
   readonly patients?: readonly string[];
 }

@@ -65,13 +65,15 @@ export interface PatientRow {
   readonly createdAt: Micros;
 }
 
-export const roles = ['researcher', 'clinician', 'engineer', 'admin', 'demo'] as const;
+export const roles = ['researcher', 'clinician', 'engineer', 'admin', 'compliance', 'patient', 'service', 'demo'] as const;
 export type Role = (typeof roles)[number];
 
 /** What a token's bearer may touch; an absent list means no bound of that kind beyond the role's. */
 export interface TokenScope {
   readonly studies?: readonly string[];
   readonly patients?: readonly string[];
+  readonly organisation?: string;
+  readonly careTeams?: readonly string[];
 }
 
 export interface TokenHolder {
