@@ -1,15 +1,15 @@
-import { existsSync } from 'node:fs';
-import { extname } from 'node:path';
 import { SingleBar } from 'cli-progress';
 import { InvalidArgumentError, type Command } from 'commander';
 import { SpamerError } from '../core/errors.js';
-import { csvMappings, guessMapping, openCsv, type CsvMappingName } from '../device-emulator/csv.js';
 import { runDevice, runFleet, type DeviceOptions, type DeviceSummary } from '../device-emulator/device.js';
 import { openEdf } from '../device-emulator/edf.js';
 import { readKeyFile } from '../device-emulator/key.js';
 import type { FaultOptions } from '../device-emulator/faults.js';
+import { mappingNames, openTable } from '../device-emulator/open.js';
 import type { Source } from '../device-emulator/source.js';
 import { synthetic } from '../device-emulator/synthetic.js';
+import { withoutReadings } from '../device-emulator/missing.js';
+import { openVital } from '../device-emulator/vital.js';
 import { openWfdb } from '../device-emulator/wfdb.js';
 import { action, command, positive, type CommonOptions } from './context.js';
 
@@ -19,7 +19,10 @@ interface EmulateOptions extends CommonOptions {
   readonly wfdb?: string;
   readonly edf?: string;
   readonly csv?: string;
+  readonly vital?: string;
   readonly mapping?: string;
+  readonly person?: number;
+  readonly missing?: readonly number[];
   readonly synthetic?: boolean;
   readonly seed: number;
   readonly seconds?: number;
@@ -31,6 +34,18 @@ interface EmulateOptions extends CommonOptions {
 }
 
 const speedOf = (text: string): number | 'max' => (text === 'max' ? 'max' : positive(text));
+
+function wholeFromOne(text: string): number {
+  const value = positive(text);
+  if (!Number.isInteger(value)) throw new InvalidArgumentError('must be a whole number from 1 on');
+  return value;
+}
+
+function numbersOf(text: string): readonly number[] {
+  const values = text.split(',').map(Number);
+  if (text.trim() === '' || values.some((value) => !Number.isFinite(value))) throw new InvalidArgumentError('must be numbers with commas between');
+  return values;
+}
 
 /** Faults as JSON, so that every one of the emulator's can be asked for. */
 function faultsOf(text: string): FaultOptions {
@@ -46,14 +61,18 @@ export function emulate(): Command {
   return command('emulate', 'Play a recording, or synthetic signals, as a device.', [
     'spamer emulate --key bed-7.key.json --synthetic',
     'spamer emulate --key bed-7.key.json --wfdb ../shared/data/wfdb/100 --speed max',
+    'spamer emulate --key watch.json --csv ../shared/data/wearable/flirt-garmin/data.csv --speed max',
     'spamer emulate --key a.json b.json c.json --synthetic --seconds 60',
   ])
     .requiredOption('--key <file...>', 'key file of `device enroll`; several play one device each')
     .option('--url <url>', 'device stream; default: what the key file says')
     .option('--wfdb <record>', 'path of a WFDB record, without ending')
     .option('--edf <file>', 'EDF file')
+    .option('--vital <file>', 'file of Vital Recorder (.vital)')
     .option('--csv <file>', 'CSV file with a known mapping')
-    .option('--mapping <name>', `columns of the CSV: ${Object.keys(csvMappings).join(', ')}`)
+    .option('--mapping <name>', `what the CSV holds; default: guessed from its first line and name. One of ${mappingNames.join(', ')}`)
+    .option('--person <n>', 'which of the people in a CSV of several', wholeFromOne, 1)
+    .option('--missing <numbers>', 'readings that mean "not measured" in this recording, with commas, such as 0', numbersOf)
     .option('--synthetic', 'made-up signals (dynamical ECG model)')
     .option('--seed <n>', 'of the synthetic signals', positive, 1)
     .option('--seconds <n>', 'length of the synthetic signals; default: until stopped', positive)
@@ -64,6 +83,7 @@ export function emulate(): Command {
     .option('--fault <json>', 'faults on demand, e.g. {"drop":0.01,"duplicate":0.05}', faultsOf)
     .action(action<EmulateOptions>('emulate', async ({ output }, options) => {
       const source = await openSource(options);
+      for (const warning of source.warnings) output.note(`${source.name}: ${warning}`);
       const stop = new AbortController();
       process.once('SIGINT', () => stop.abort());
       process.once('SIGTERM', () => stop.abort());
@@ -96,18 +116,16 @@ async function deviceOptions(file: string, source: Source, options: EmulateOptio
 }
 
 async function openSource(options: EmulateOptions): Promise<Source> {
-  if (options.wfdb !== undefined) return openWfdb(options.wfdb);
-  if (options.edf !== undefined) return openEdf(options.edf);
-  if (options.csv !== undefined) return openCsv(options.csv, csvMappings[mappingOf(options.csv, options.mapping)]);
-  if (options.synthetic === true) return bounded(synthetic({ seed: options.seed }), options.seconds);
-  throw new SpamerError('bad_request', 'give one of --wfdb, --edf, --csv, --synthetic');
+  return withoutReadings(await openWhole(options), options.missing ?? []);
 }
 
-function mappingOf(file: string, named: string | undefined): CsvMappingName {
-  if (named !== undefined && named in csvMappings) return named as CsvMappingName;
-  const guessed = existsSync(file) && extname(file) !== '' ? guessMapping(file) : null;
-  if (guessed === null) throw new SpamerError('bad_request', 'this CSV has no known columns; give --mapping', { where: file });
-  return guessed;
+async function openWhole(options: EmulateOptions): Promise<Source> {
+  if (options.wfdb !== undefined) return openWfdb(options.wfdb);
+  if (options.edf !== undefined) return openEdf(options.edf);
+  if (options.vital !== undefined) return openVital(options.vital);
+  if (options.csv !== undefined) return openTable(options.csv, options.mapping, { person: options.person ?? 1 });
+  if (options.synthetic === true) return bounded(synthetic({ seed: options.seed }), options.seconds);
+  throw new SpamerError('bad_request', 'give one of --wfdb, --edf, --vital, --csv, --synthetic');
 }
 
 function bounded(source: Source, seconds: number | undefined): Source {

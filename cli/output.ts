@@ -5,6 +5,8 @@ export interface Output {
   readonly json: boolean;
   /** A line for people; with --json it goes to standard error. */
   readonly say: (line: string) => void;
+  /** A remark beside the answer: always to standard error. */
+  readonly note: (line: string) => void;
   /** The answer: printed as JSON with --json, else by `print`. */
   readonly answer: (value: unknown, print: () => void) => void;
   /** One record of a stream: a line of JSON, or what `text` makes of it. */
@@ -18,6 +20,9 @@ export function openOutput(json: boolean): Output {
   return {
     json,
     say,
+    note: (line) => {
+      process.stderr.write(`${line}\n`);
+    },
     answer: (value, print) => {
       if (json) process.stdout.write(`${JSON.stringify(value)}\n`);
       else print();

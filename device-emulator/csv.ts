@@ -5,8 +5,9 @@
 import { readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { SpamerError } from '../core/errors.js';
+import { quantize } from './decimals.js';
 import { codesOf } from './signal-names.js';
-import { columnsSource, missingSample, periodNsOf, type Column, type Source } from './source.js';
+import { columnsSource, periodNsOf, type Column, type Source } from './source.js';
 
 export interface CsvColumn {
   /** 0-based place in a row: a header may be shifted, so names are not trusted. */
@@ -34,8 +35,6 @@ export interface CsvMapping {
   readonly ignore?: RegExp;
 }
 
-/** Decimals beyond this are converter noise in every set we hold; the reader warns when it rounds. */
-const decimalsMax = 6;
 const unixStart = (lines: readonly string[]): number => Math.round(Number.parseFloat(lines[0] ?? '') * 1e6);
 const only = (label: string, unit: string | null, extra: Partial<CsvColumn> = {}): CsvColumn[] => [{ at: 0, label, unit, ...extra }];
 const empatica = (hz: number, columns: readonly CsvColumn[]): CsvMapping => ({ hz, skip: 2, columns, start: unixStart });
@@ -89,28 +88,4 @@ export async function openCsv(file: string, mapping: CsvMapping): Promise<Source
     return [{ ...code, hz: mapping.hz, periodNs: periodNsOf(mapping.hz), label: column.label, offset: 0, ...quantize(texts, column, `${file} column ${column.at}`, warnings) }];
   });
   return columnsSource({ name: basename(file), columns, startUs: mapping.start?.(lines) ?? null, warnings });
-}
-
-/** Decimal text to integers with a scale that is a power of ten, so that nothing is lost while the file's decimals fit. */
-function quantize(texts: readonly string[], column: CsvColumn, where: string, warnings: string[]): { samples: Int32Array; scale: number } {
-  const own = texts.reduce((most, text) => Math.max(most, decimalsOf(text)), 0);
-  const decimals = column.decimals ?? Math.min(own, decimalsMax);
-  if (own > decimals) warnings.push(`${column.label}: rounded to ${decimals} decimals`);
-  const power = 10 ** decimals;
-  const samples = Int32Array.from(texts, (text) => {
-    const value = text === '' ? NaN : Number(text);
-    if (Number.isNaN(value) || column.missing?.includes(value) === true) return missingSample;
-    const sample = Math.round(value * power);
-    if (Math.abs(sample) >= 2 ** 31) throw new SpamerError('bad_request', 'a number does not fit 32 bits at this precision', { where });
-    return sample;
-  });
-  return { samples, scale: (column.factor ?? 1) / power };
-}
-
-function decimalsOf(text: string): number {
-  const point = text.indexOf('.');
-  if (point < 0) return 0;
-  const exponent = /[eE]([-+]?\d+)$/.exec(text);
-  const digits = (exponent === null ? text.length : exponent.index) - point - 1;
-  return Math.max(0, digits - Number(exponent?.[1] ?? 0));
 }

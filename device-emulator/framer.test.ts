@@ -4,7 +4,9 @@ import { limits } from '../core/limits.js';
 import { encodeFrameBody } from '../schemas/frames.js';
 import { scanFrames } from '../schemas/scan.js';
 import { cutFrames, type CutFrame } from './framer.js';
+import { codesOf } from './signal-names.js';
 import { columnsSource, looped, missingSample, periodNsOf, physical, type Column } from './source.js';
+import { withoutReadings } from './missing.js';
 import { synthetic } from './synthetic.js';
 
 const column = (hz: number, samples: Int32Array, kind: Column['kind'] = 'wave'): Column => ({ code: kind === 'wave' ? 131330 : 147842, unit: 266418, hz, periodNs: periodNsOf(hz), scale: 0.1, offset: 0, label: 'x', kind, samples });
@@ -42,6 +44,24 @@ test('numerics carry the decimal that was read, not a product in binary', async 
   const frames = await cut(cutFrames({ source, startUs: 0, frameSeconds: 1 }));
   assert.deepEqual(frames.flatMap(({ content }) => content.numerics.map(({ time, value }) => [time, value])), [[0, 97.5], [2_000_000, 97.3]]);
   assert.equal(physical(975, 0.1, 0), 97.5);
+});
+
+test('numbers that mean "not measured" are left out of readings where it is asked, never out of waves', async () => {
+  const columns = [column(1, Int32Array.from([0, 975, 0, 0, 973]), 'numeric'), column(100, Int32Array.from([0, 1, 0]))];
+  const source = withoutReadings(columnsSource({ name: 'x', columns }), [0]);
+  const frames = await cut(cutFrames({ source, startUs: 0, frameSeconds: 10 }));
+  assert.deepEqual(frames.flatMap(({ content }) => content.numerics.map(({ time, value }) => [time, value])), [[1_000_000, 97.5], [4_000_000, 97.3]]);
+  assert.deepEqual(frames.flatMap(({ content }) => content.waveforms.map(({ samples }) => [...samples])), [[0, 1, 0]]);
+});
+
+test('a unit is the one that the recording names: Fahrenheit does not become Celsius', () => {
+  const unitOf = (label: string, unit: string | null) => codesOf([{ label, unit, hz: 1 }])[0]?.unit;
+  assert.equal(unitOf('TEMP', 'degC'), 268192);
+  assert.equal(unitOf('TEMP', null), 268192);
+  assert.notEqual(unitOf('TEMP', 'degF'), 268192);
+  assert.equal(unitOf('HR', 'bpm'), 264864);
+  assert.equal(unitOf('NBPSys', 'kPa'), 265987);
+  assert.notEqual(unitOf('NBPSys', '%'), 266016);
 });
 
 test('a frame stays within the limits even when every second sample is missing or steps are wide', async () => {

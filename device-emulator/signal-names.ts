@@ -21,7 +21,7 @@ const numerics: Readonly<Record<string, string>> = {
   NBPSYS: 'MDC_PRESS_BLD_NONINV_SYS', NBPDIAS: 'MDC_PRESS_BLD_NONINV_DIA', NBPMEAN: 'MDC_PRESS_BLD_NONINV_MEAN',
   NISYSABP: 'MDC_PRESS_BLD_NONINV_SYS', NIDIASABP: 'MDC_PRESS_BLD_NONINV_DIA', NIMAP: 'MDC_PRESS_BLD_NONINV_MEAN',
   PAPSYS: 'MDC_PRESS_BLD_ART_PULM_SYS', PAPDIAS: 'MDC_PRESS_BLD_ART_PULM_DIA', PAPMEAN: 'MDC_PRESS_BLD_ART_PULM_MEAN',
-  TEMP: 'MDC_TEMP_BODY', ETCO2: 'MDC_AWAY_CO2_ET',
+  TEMP: 'MDC_TEMP_BODY', ETCO2: 'MDC_AWAY_CO2_ET', PULSERATE: 'MDC_PULS_RATE', IBI: 'SPAMER_PULSE_INTERVAL',
 };
 
 const unitCodes: Readonly<Record<string, number>> = {
@@ -40,13 +40,14 @@ export interface Named {
   /** As the recording has it; null when it says nothing. */
   readonly unit: string | null;
   readonly hz: number;
+  /** Where a recording says it; else its rate tells. */
+  readonly kind?: SourceSignal['kind'];
 }
 
 /** Codes for the signals of one record; a name that stands twice gets its code once, so that no two signals share a channel. */
 export function codesOf(named: readonly Named[]): Array<Pick<SourceSignal, 'code' | 'unit' | 'kind'>> {
   const taken = new Set<number>();
-  return named.map(({ label, unit, hz }, at) => {
-    const kind = hz >= waveHzMin ? 'wave' : 'numeric';
+  return named.map(({ label, unit, hz, kind = hz >= waveHzMin ? 'wave' : 'numeric' }, at) => {
     const known = lookUp(label, kind);
     const code = known !== undefined && !taken.has(known.code) ? known.code : privateSignals + at;
     taken.add(code);
@@ -60,11 +61,17 @@ function lookUp(label: string, kind: SourceSignal['kind']): Signal | undefined {
   return name === undefined ? undefined : signalNamed(name);
 }
 
-/** A recording's unit where the signal may have it; else the signal's own: `bpm` and `pm` name nothing that we would doubt. */
+/** What files write for "so many a minute", or for nothing: there the signal's own unit is meant. */
+const ownUnit = /^(?:|bpm|pm|\/min|1\/min|brpm|rpm|(?:beats|breaths?)\/min|nd)$/i;
+
+/**
+ * The unit that a recording names, never another: a signal in a unit that it may not have is set aside by the platform, where
+ * taking its own unit instead would turn Fahrenheit into Celsius. A unit that nobody knows makes counts of the numbers.
+ */
 function unitFor(known: Signal | undefined, unit: string | null): number {
-  const given = unit === null ? undefined : unitCodes[unit.toLowerCase()];
-  if (known === undefined) return given ?? units.dimensionless.code;
-  return given !== undefined && known.units.includes(given) ? given : known.unit;
+  const text = unit?.trim() ?? '';
+  if (ownUnit.test(text)) return known?.unit ?? units.dimensionless.code;
+  return unitCodes[text.toLowerCase()] ?? units.adu.code;
 }
 
 /** A person's name of a code. */

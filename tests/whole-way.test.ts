@@ -6,13 +6,15 @@ import { test } from 'node:test';
 import { csvMappings, openCsv } from '../device-emulator/csv.js';
 import { runDevice } from '../device-emulator/device.js';
 import type { Source } from '../device-emulator/source.js';
+import { openRecording } from '../device-emulator/open.js';
 import { demoFolder } from '../device-emulator/ward.js';
 import { openWfdb } from '../device-emulator/wfdb.js';
 import { api, cli, demanded, startProgram, temporaryFolder, until } from './program.js';
 import { assertSame, enrolPatient, openPolicy, readRecord, reconcile, seriesOfFrames, seriesOfSource, type Enrolled, type Series } from './record.js';
 
 const shared = resolve(process.env['SPAMER_SHARED_DIR'] ?? fileURLToPath(new URL('../../../shared', import.meta.url)));
-const wfdb = join(shared, 'data/wfdb');
+const data = join(shared, 'data');
+const wfdb = join(data, 'wfdb');
 const hasShared = existsSync(wfdb);
 
 interface Case { readonly name: string; readonly open: () => Promise<Source>; readonly seconds?: number }
@@ -28,6 +30,10 @@ const wide: readonly Case[] = [
   { name: '03700181, several samples a frame', open: () => openWfdb(join(wfdb, '03700181')) },
   { name: '041s, two segments', open: () => openWfdb(join(wfdb, '041s/041s')) },
   { name: 's00001, format 80, missing segment', open: () => openWfdb(join(wfdb, 's00001/3975656_0001')) },
+  { name: 'a watch, pulse and beats at times of their own', open: () => openRecording(join(data, 'wearable/flirt-garmin/data.csv')), seconds: 7200 },
+  { name: 'a wristband\'s beats', open: () => openRecording(join(data, 'wearable/flirt-e4/IBI.csv')) },
+  { name: 'a chart in long format', open: () => openRecording(join(data, 'challenge2012/132642.txt')), seconds: 12 * 3600 },
+  { name: 'Vital Recorder, waves and numerics', open: () => openRecording(join(data, 'vital-format-demo-NOT-REAL/test_intellivue_demo1.vital')) },
 ];
 
 /** A source without what the plausibility rules would reject would prove nothing about them; so rejected samples are taken out here by the server's own account. */
@@ -109,8 +115,8 @@ async function compareAnalytics(server: ReturnType<typeof api>, wanted: readonly
 
 test('[ONCE] bundled recordings come out of the PMR store as they went in, sample for sample', { timeout: 120_000 }, () => play(bundled));
 
-test('[ONCE] WFDB records of several formats, gains and rates come out as they went in', {
-  timeout: 180_000,
+test('[ONCE] recordings of several formats, gains and rates come out as they went in', {
+  timeout: 240_000,
   skip: hasShared || demanded('shared') ? false : `the wide recordings are absent (SPAMER_SHARED_DIR, default ../shared)`,
 }, () => play(wide));
 
