@@ -1,5 +1,6 @@
 import { openJournal } from '../core/journal.js';
 import { Custodian } from './custodian.js';
+import { kmsOf } from './kms.js';
 import { serve } from './rpc.js';
 import { offer, threadData } from './worker.js';
 
@@ -9,7 +10,7 @@ let custodian: Custodian | undefined;
 offer({
   start: async () => {
     const { data_dir: dir, passphrase, log_level: level } = threadData.config;
-    custodian = await Custodian.open({ dir, passphrase });
+    custodian = await Custodian.open({ dir, passphrase, kms: kmsOf(threadData.config) });
     if (custodian.warning !== null) openJournal('custodian', level).warn(custodian.warning);
     for (const port of Object.values(threadData.ports)) serve(port, custodian);
   },

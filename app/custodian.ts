@@ -13,15 +13,17 @@ import { roles, sexes, type DeviceEntry, type DeviceState, type Identity, type M
 import { Registry, type CohortRow, type WrappedKey } from '../registry/store.js';
 import { Opener, Sealer, type DataKey } from '../security/envelope.js';
 import { unwrapKey, wrapKey } from '../security/jose.js';
-import { keystorePath, openKeystore, type Keystore } from '../security/keystore.js';
+import type { Kek } from '../security/kek.js';
+import { keystorePath, Keystore } from '../security/keystore.js';
 import { Lru } from '../security/lru.js';
 import { apiTokenHash, createApiToken, publicDeviceKey } from '../security/tokens.js';
-import { leafKey } from '../security/tree.js';
 
 export interface CustodianOptions {
   /** The data folder: keystore.json lies in it, the registry's database in its `registry/`. */
   readonly dir: string;
   readonly passphrase?: string | undefined;
+  /** The key service over the keystore; absent: the passphrase. */
+  readonly kms?: Kek | undefined;
   readonly clock?: Clock;
   /** scrypt's cost for a new keystore; tests lower it. */
   readonly scryptN?: number;
@@ -102,15 +104,15 @@ export class Custodian {
    * @throws SpamerError `passphrase_wrong`, `data_damaged`, `data_newer`; then nothing was changed
    */
   static async open(options: CustodianOptions): Promise<Custodian> {
-    const { dir, passphrase, scryptN } = options;
-    const cost = scryptN === undefined ? {} : { scryptN };
+    const { dir, passphrase, kms, scryptN } = options;
+    const keys = { passphrase, kms, ...(scryptN === undefined ? {} : { scryptN }) };
     const registryDir = join(dir, 'registry');
     // The keystore first, so that a wrong passphrase touches nothing; but a lost keystore must not be replaced by a new one.
-    const early = existsSync(keystorePath(dir)) || !existsSync(registryDir) ? await openKeystore(dir, { passphrase, mayCreate: true, ...cost }) : null;
+    const early = existsSync(keystorePath(dir)) || !existsSync(registryDir) ? await Keystore.open(dir, { ...keys, mayCreate: true }) : null;
     const registry = new Registry(await openPglite(registryDir));
     try {
       const owner = await registry.fact('keystore');
-      const keystore = early ?? (await openKeystore(dir, { passphrase, mayCreate: owner === null, ...cost }));
+      const keystore = early ?? (await Keystore.open(dir, { ...keys, mayCreate: owner === null }));
       if (owner === null) await registry.setFact('keystore', keystore.id);
       else if (owner !== keystore.id) throw new SpamerError('data_damaged', 'the registry belongs to another keystore', { where: keystorePath(dir) });
       const custodian = new Custodian(keystore, registry, options.clock ?? systemClock);
@@ -146,20 +148,11 @@ export class Custodian {
     const name = keyName(patient, wrapped.epoch);
     const cached = this.dataKeys.get(name);
     if (cached !== undefined) return cached;
-    const wrapWith = this.wrapKeyOf(wrapped.slot);
+    const wrapWith = this.keystore.wrapKey(wrapped.slot);
     if (wrapWith === null) return null;
     const key = { patient, epoch: wrapped.epoch, secret: await unwrapKey(wrapped.jwe, wrapWith, name) };
     this.dataKeys.set(name, key);
     return key;
-  }
-
-  private wrapKeyOf(slot: number): Buffer | null {
-    try {
-      return leafKey(this.keystore.nodes, slot);
-    } catch (error) {
-      if (error instanceof SpamerError && error.code === 'key_missing') return null;
-      throw error;
-    }
   }
 
   private async present(patient: PatientId): Promise<HeldKey> {
@@ -178,7 +171,9 @@ export class Custodian {
     const patient = randomUUID() as PatientId;
     const slot = await this.registry.nextSlot();
     const key: HeldKey = { patient, epoch: 1, secret: randomBytes(32) };
-    const jwe = await wrapKey(key.secret, leafKey(this.keystore.nodes, slot), keyName(patient, 1));
+    const wrapWith = this.keystore.wrapKey(slot);
+    if (wrapWith === null) throw new SpamerError('internal', 'a new slot is punctured already');
+    const jwe = await wrapKey(key.secret, wrapWith, keyName(patient, 1));
     const sealed = new Sealer(key).seal(Buffer.from(JSON.stringify(identity satisfies Identity)), identityContext(patient));
     const row = { patient, slot, identity: sealed, recordIndex: this.recordIndex(identity.recordNumber), demo, createdAt: this.clock.now() };
     await this.registry.addPatient(row, key.epoch, jwe);

@@ -29,6 +29,11 @@ export const settings = {
   tls_key_file: { schema: z.string().min(1).optional(), doc: 'PEM private key for the device port.' },
   dangerously_listen_without_tls: { schema: flag.default(false), doc: 'Lets the program listen outside localhost without TLS, for instance behind a proxy that terminates it.' },
   passphrase: { schema: z.string().min(8).optional(), secret: true, doc: 'Passphrase of the keystore. Without it one is generated into a file next to the keystore.' },
+  kek: { schema: z.enum(['passphrase', 'vault-transit']).default('passphrase'), doc: 'What the keystore is encrypted under: the passphrase, or a key of HashiCorp Vault\'s Transit engine.' },
+  vault_address: { schema: z.url({ protocol: /^https?$/ }).optional(), doc: 'Address of Vault, for kek = vault-transit.' },
+  vault_token_file: { schema: z.string().min(1).optional(), doc: 'File that holds the Vault token, read for each call so that an agent may renew it.' },
+  vault_transit_key: { schema: z.string().regex(/^[\w.-]{1,128}$/).default('spamer-keystore'), doc: 'Name of the Transit key.' },
+  vault_transit_mount: { schema: z.string().regex(/^[\w./-]{1,128}$/).default('transit'), doc: 'Path at which Transit is mounted.' },
   log_bytes_max: { schema: whole(1024 ** 2, 1e15).default(20 * GiB), doc: 'Bytes that the log may keep; at the bound ingest stops acknowledging, nothing acknowledged is lost.' },
   log_partitions: { schema: whole(1, 64).default(4), doc: 'Partitions of vitals.raw; fixed when the data folder is created.' },
   raw_retention_hours: { schema: whole(1, 24 * 3650).default(24 * 7), doc: 'Hours that sealed blocks stay in the log after every consumer has read them.' },
@@ -134,6 +139,12 @@ function contradictions(config: Partial<Config>): string[] {
   }
   if (config.http_host !== undefined && !loopback.has(config.http_host) && config.dangerously_listen_without_tls !== true) {
     faults.push('http_host: outside localhost put a proxy with TLS in front and set dangerously_listen_without_tls');
+  }
+  if (config.kek === 'vault-transit' && (config.vault_address === undefined || config.vault_token_file === undefined)) {
+    faults.push('kek: vault-transit needs vault_address and vault_token_file');
+  }
+  if (config.vault_address?.startsWith('http:') === true && !loopback.has(new URL(config.vault_address).hostname) && config.dangerously_listen_without_tls !== true) {
+    faults.push('vault_address: outside localhost must be https (or dangerously_listen_without_tls)');
   }
   if (config.http_port !== undefined && config.http_port !== 0 && config.http_port === config.ingest_port && config.http_host === config.ingest_host) {
     faults.push('http_port and ingest_port: must differ');

@@ -19,6 +19,7 @@ export const verdicts = {
   data_newer: { retry: false, status: 500, remedy: 'This data folder was written by a newer version; run that version.' },
   data_damaged: { retry: false, status: 500, remedy: 'Restore the named file from a backup.' },
   passphrase_wrong: { retry: false, status: 500, remedy: 'Give the passphrase that the keystore was created with.' },
+  kms_refused: { retry: false, status: 502, remedy: 'Check the token, the policy and the key name that the key service was given.' },
   part_missing: { retry: false, status: 500, remedy: 'Install the optional part named above.' },
   unreachable: { retry: true, status: 503, remedy: 'Check that the address is right and that the other side is running.' },
   // Admission of devices and frames (also sent as Nack codes)
