@@ -70,6 +70,55 @@ test('a new epoch does not reset the order of time, and a rejected channel does 
   assert.equal(none.size, 0, 'the state given is not changed');
 });
 
+const [sys, dia, mean] = [150021, 150022, 150023];
+const mmHg = 266016;
+const kilopascal = 265987;
+const cuff = (at: number, values: ReadonlyArray<readonly [code: number, value: number]>) => values.map(([code, value]) => numeric(start + at, value, code, mmHg));
+const ofCuff = (...readings: ReturnType<typeof cuff>) => codes([frame(1, { numerics: readings })]);
+
+test('diastolic < mean < systolic, at one moment: else all of that moment are rejected, and only those', () => {
+  assert.deepEqual(ofCuff(...cuff(0, [[sys, 120], [dia, 80], [mean, 93]])), []);
+  assert.deepEqual(ofCuff(...cuff(0, [[sys, 75], [dia, 64], [mean, 55]])), ['numerics[0] pressure_order 1', 'numerics[1] pressure_order 1', 'numerics[2] pressure_order 1']);
+  assert.deepEqual(ofCuff(...cuff(0, [[sys, 80], [dia, 80]])), ['numerics[0] pressure_order 1', 'numerics[1] pressure_order 1'], 'equal is not below');
+  assert.deepEqual(ofCuff(...cuff(0, [[dia, 80], [mean, 70]])), ['numerics[0] pressure_order 1', 'numerics[1] pressure_order 1'], 'two are enough');
+  assert.deepEqual(ofCuff(...cuff(0, [[mean, 130], [sys, 120]])), ['numerics[0] pressure_order 1', 'numerics[1] pressure_order 1']);
+  assert.deepEqual(ofCuff(...cuff(0, [[sys, 70]]), ...cuff(1, [[dia, 80]])), [], 'another moment is another measurement');
+  assert.deepEqual(ofCuff(...cuff(0, [[sys, 70], [150038, 80], [heartRate, 60]]).map((one) => (one.code === heartRate ? { ...one, unit: perMinute } : one))), [], 'another site is another artery');
+  assert.deepEqual(ofCuff(...cuff(0, [[150037, 70], [150038, 80]])).length, 2, 'arterial');
+  assert.deepEqual(ofCuff(numeric(start, 16, sys, kilopascal), numeric(start, 80, dia, mmHg)), [], '16 kPa are 120 mmHg');
+  assert.deepEqual(ofCuff(numeric(start, 16, sys, mmHg), numeric(start, 8, dia, kilopascal)).length, 2);
+});
+
+test('pressures: one that is bad by itself judges nobody, and rejected ones do not move the channel\'s time', () => {
+  assert.deepEqual(ofCuff(...cuff(0, [[sys, 500], [dia, 80], [mean, 93]])), ['numerics[0] out_of_range 1']);
+  const result = judge([frame(1, { numerics: cuff(5, [[sys, 70], [dia, 80]]) })]);
+  assert.deepEqual([...result.ends], []);
+  assert.deepEqual(result.rejected[0]?.numerics.length, 2);
+});
+
+test('pressures: no frame passes with a moment out of order, whatever stands in it', () => {
+  const reading = fc.record({ code: fc.constantFrom(sys, dia, mean, 150037, 150038, 150039, heartRate), at: fc.integer({ min: 0, max: 3 }), value: fc.integer({ min: 50, max: 60 }), kpa: fc.boolean() });
+  fc.assert(
+    fc.property(fc.array(reading, { maxLength: 30 }), (given) => {
+      const numerics = given.map(({ code, at, value, kpa }) => (code === heartRate ? numeric(start + at, value) : numeric(start + at, kpa ? value / 7.500_616_8 : value, code, kpa ? kilopascal : mmHg)));
+      const result = judge([frame(1, { numerics })]);
+      const passed = result.valid.flatMap((one) => one.numerics);
+      const inMmHg = (one: { unit: number; value: number }): number => (one.unit === kilopascal ? one.value * 7.500_616_8 : one.value);
+      for (const low of passed) {
+        for (const high of passed) {
+          const below = ([dia, mean, sys] as readonly number[]).concat([150038, 150039, 150037]);
+          const [a, b] = [below.indexOf(low.code), below.indexOf(high.code)];
+          if (low.time !== high.time || a < 0 || b <= a || Math.floor(a / 3) !== Math.floor(b / 3)) continue;
+          assert.ok(inMmHg(low) < inMmHg(high));
+        }
+      }
+      assert.equal(passed.length + result.rejected.flatMap((one) => one.numerics).length, numerics.length);
+      for (const reason of result.reasons) assert.ok(reason.code === 'overlap' || reason.code === 'pressure_order');
+    }),
+    { numRuns: 500 },
+  );
+});
+
 const anyWave = fc.record({ code: fc.constantFrom(ecg, 150452, 7), unit: fc.constantFrom(millivolt, 262656), at: fc.integer({ min: -100, max: 200_000 }), periodNs: fc.constantFrom(0, 4_000_000), samples: fc.array(fc.integer({ min: -60_000, max: 60_000 }), { minLength: 1, maxLength: 5 }) });
 const anyNumeric = fc.record({ at: fc.integer({ min: 0, max: 200_000 }), value: fc.oneof(fc.double(), fc.integer({ min: -10, max: 320 })) });
 const anyFrames = fc.array(fc.record({ waves: fc.array(anyWave, { maxLength: 4 }), numerics: fc.array(anyNumeric, { maxLength: 4 }) }), { maxLength: 6 });

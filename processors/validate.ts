@@ -2,6 +2,7 @@ import type { DecodedFrame } from '../schemas/frames.js';
 import { signalOf, units, type Signal } from '../schemas/signals.js';
 import type { RejectReason } from '../schemas/types.js';
 import { addCount, addReject, type Counts, type RejectCounts } from './ledger.js';
+import { outOfOrder, pressureRoleOf } from './pressures.js';
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
@@ -12,6 +13,7 @@ export type RejectCode =
   | 'unknown_signal'
   | 'unknown_unit'
   | 'out_of_range'
+  | 'pressure_order'
   | 'bad_period'
   | 'bad_scale'
   | 'overlap'
@@ -169,9 +171,11 @@ class Judge implements Validated {
     let bad: Set<number> | null = null;
     // One reason per (signal, code) of a frame, with the path of its first reading, bounds the reasons of a bad frame.
     let told: Map<string, Mutable<RejectReason>> | null = null;
+    const pressures = new Pressures(frame.numerics, (other) => this.#judgeNumeric(other) === null);
     for (let index = 0; index < frame.numerics.length; index++) {
       const numeric = frame.numerics[index]!;
-      const code = this.#judgeNumeric(numeric);
+      // Which one of a moment's pressures is wrong nobody can tell, so they go together.
+      const code = this.#judgeNumeric(numeric) ?? (pressures.outOfOrder(numeric) ? 'pressure_order' : null);
       if (code === null) {
         addCount(this.validCounts, numeric.code, 1);
         this.ends.set(numeric.code, numeric.time);
@@ -230,6 +234,59 @@ class Judge implements Validated {
     if (first < this.#first) this.#first = first;
     if (last > this.#last) this.#last = last;
   }
+}
+
+/** The blood pressures of one frame, by site and moment. */
+class Pressures {
+  readonly #numerics: readonly DecodedNumeric[];
+  readonly #good: (numeric: DecodedNumeric) => boolean;
+  #moments: Map<string, DecodedNumeric[]> | null = null;
+  readonly #verdicts = new Map<string, boolean>();
+
+  /** @param good whether a reading is sound by itself, as the channels stand when it is asked. */
+  constructor(numerics: readonly DecodedNumeric[], good: (numeric: DecodedNumeric) => boolean) {
+    this.#numerics = numerics;
+    this.#good = good;
+  }
+
+  /**
+   * Whether diastolic < mean < systolic fails among the sound readings of this one's site and moment. Decided when the first of them
+   * is judged, and the same for all: time only goes on, so what is sound later was sound then.
+   */
+  outOfOrder(numeric: DecodedNumeric): boolean {
+    const key = momentOf(numeric);
+    if (key === null) return false;
+    let verdict = this.#verdicts.get(key);
+    if (verdict === undefined) this.#verdicts.set(key, (verdict = this.#judge(key)));
+    return verdict;
+  }
+
+  #judge(key: string): boolean {
+    this.#moments ??= this.#byMoment();
+    const values: [number[], number[], number[]] = [[], [], []];
+    for (const numeric of this.#moments.get(key) ?? []) {
+      const role = pressureRoleOf(numeric.code);
+      if (role !== undefined && this.#good(numeric)) values[role.rank]?.push(numeric.value * (factors.get(numeric.unit) ?? 1));
+    }
+    return outOfOrder(values);
+  }
+
+  #byMoment(): Map<string, DecodedNumeric[]> {
+    const moments = new Map<string, DecodedNumeric[]>();
+    for (const numeric of this.#numerics) {
+      const key = momentOf(numeric);
+      if (key === null) continue;
+      const list = moments.get(key);
+      if (list === undefined) moments.set(key, [numeric]);
+      else list.push(numeric);
+    }
+    return moments;
+  }
+}
+
+function momentOf({ code, time }: DecodedNumeric): string | null {
+  const role = pressureRoleOf(code);
+  return role === undefined ? null : `${role.site}/${time}`;
 }
 
 /** Index of the first sample whose physical value is outside, or -1. Compares whole numbers only; physical values once per bound. */
