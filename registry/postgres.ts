@@ -1,10 +1,14 @@
 import { existsSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { PGlite, type Transaction } from '@electric-sql/pglite';
+import { PGlite, type PGliteOptions, type Transaction } from '@electric-sql/pglite';
 import { SpamerError, toSpamerError } from '../core/errors.js';
 import { migrate } from './migrate.js';
 import type { SqlClient, SqlDatabase } from './sql.js';
+import { emptyDatabase } from './template.js';
+
+/** PGlite's own choice, made for larger databases, would be 160 MB of memory that are touched one after the other. */
+const memorySettings = ['-c', 'shared_buffers=16MB', '-c', 'wal_buffers=1MB'];
 
 /**
  * Opens the registry's database in a folder, up to date. It computes on the thread that calls (keep it off the ingest thread).
@@ -27,21 +31,45 @@ async function create(dir: string): Promise<void> {
   const beside = `${dir}.new`;
   await rm(beside, { recursive: true, force: true });
   await mkdir(dirname(dir), { recursive: true, mode: 0o700 });
-  const database = await start(beside);
+  const empty = emptyDatabase();
+  const database = await start(beside, empty === null ? {} : { loadDataDir: empty });
   await migrate(database);
   await database.close();
   await rename(beside, dir);
 }
 
-async function start(dir: string): Promise<SqlDatabase> {
+async function start(dir: string, first: Pick<PGliteOptions, 'loadDataDir'> = {}): Promise<SqlDatabase> {
   try {
-    const database = await PGlite.create(dir);
-    const close = async (): Promise<void> => database.close();
-    return { ...clientOf(database), transaction: (work) => guarded(() => database.transaction((inside) => work(clientOf(inside)))), close };
+    const database = await PGlite.create(dir, { ...first, startParams: [...PGlite.defaultStartParams, ...memorySettings] });
+    return databaseOf(database);
   } catch (error) {
     throw toSpamerError(error, 'data_damaged', 'the registry database does not open', dir);
   }
 }
+
+/** PGlite has no other process beside it (the data folder is locked), so counting its writers' statements is enough. */
+function databaseOf(database: PGlite): SqlDatabase {
+  const client = clientOf(database);
+  let writes = 0;
+  const writing = async <Result>(work: () => Promise<Result>): Promise<Result> => {
+    writes += 1;
+    try {
+      return await work();
+    } finally {
+      writes += 1;
+    }
+  };
+  return {
+    version: () => writes,
+    query: <Row>(sql: string, params: readonly unknown[] = []) => (onlyReads(sql) ? client.query<Row>(sql, params) : writing(() => client.query<Row>(sql, params))),
+    script: (sql) => writing(() => client.script(sql)),
+    transaction: (work) => writing(() => guarded(() => database.transaction((inside) => work(clientOf(inside))))),
+    close: () => database.close(),
+  };
+}
+
+/** A plain SELECT; WITH may hold an UPDATE, so it counts as a write. Our functions that write, such as nextval, touch nothing that is kept. */
+const onlyReads = (sql: string): boolean => /^\s*SELECT\b/i.test(sql);
 
 function clientOf(database: PGlite | Transaction): SqlClient {
   const client: SqlClient = {

@@ -8,5 +8,10 @@ export interface SqlClient {
 }
 
 export interface SqlDatabase extends SqlClient {
+  /**
+   * Changes when a statement that may write begins and again when it has ended, so what was read under one version is still true under
+   * it. null where other processes write too.
+   */
+  version(): number | null;
   close(): Promise<void>;
 }

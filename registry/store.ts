@@ -1,6 +1,8 @@
 import { SpamerError } from '../core/errors.js';
 import { micros, type DeviceId, type Micros, type PatientId, type StudyId } from '../core/ids.js';
 import type { Binding, DeviceEntry, DeviceJwk, DeviceState, PatientRow, Role, StudyRow, TokenHolder, TokenScope } from './records.js';
+import { limits } from '../core/limits.js';
+import { Memo } from './memo.js';
 import type { Policy } from './policy.js';
 import type { SqlClient, SqlDatabase } from './sql.js';
 
@@ -42,8 +44,17 @@ const cohortColumns = 'study, patient, sealed, group_level AS level, release_gen
 export class Registry {
   private readonly db: SqlDatabase;
 
+  /** What handshakes and requests ask again and again; a query of PGlite takes about a millisecond of CPU. */
+  private readonly newestKeys: Memo<PatientId, WrappedKey>;
+  private readonly deviceEntries: Memo<DeviceId, DeviceEntry>;
+  private readonly tokenHolders: Memo<string, TokenHolder>;
+
   constructor(db: SqlDatabase) {
     this.db = db;
+    const version = (): number | null => db.version();
+    this.newestKeys = new Memo(version, limits.registryAnswersCachedMax);
+    this.deviceEntries = new Memo(version, limits.registryAnswersCachedMax);
+    this.tokenHolders = new Memo(version, limits.registryAnswersCachedMax);
   }
 
   close(): Promise<void> {
@@ -88,6 +99,10 @@ export class Registry {
 
   /** The wrapped key of an epoch, or of the newest. */
   async wrappedKey(patient: PatientId, epoch: number | null): Promise<WrappedKey | null> {
+    return epoch === null ? this.newestKeys.get(patient, () => this.readWrappedKey(patient, null)) : this.readWrappedKey(patient, epoch);
+  }
+
+  private async readWrappedKey(patient: PatientId, epoch: number | null): Promise<WrappedKey | null> {
     const rows = await this.db.query<WrappedKey>(
       `SELECT slot::float8 AS slot, epoch::float8 AS epoch, jwe FROM data_keys JOIN patients ON patients.id = patient
        WHERE patient = $1 AND ($2::bigint IS NULL OR epoch = $2) ORDER BY epoch DESC LIMIT 1`,
@@ -105,11 +120,19 @@ export class Registry {
     });
   }
 
-  async device(device: DeviceId): Promise<DeviceEntry | null> {
-    const [row] = await this.db.query<{ public_jwk: string; state: DeviceState }>('SELECT public_jwk, state FROM devices WHERE id = $1', [device]);
-    if (row === undefined) return null;
-    const bindings = await this.db.query<BindingRow>('SELECT patient, from_us, until_us FROM bindings WHERE device = $1 ORDER BY from_us', [device]);
-    return { device, publicKey: JSON.parse(row.public_jwk) as DeviceJwk, state: row.state, bindings: bindings.map(bindingOf) };
+  device(device: DeviceId): Promise<DeviceEntry | null> {
+    return this.deviceEntries.get(device, () => this.readDevice(device));
+  }
+
+  private async readDevice(device: DeviceId): Promise<DeviceEntry | null> {
+    const rows = await this.db.query<{ public_jwk: string; state: DeviceState } & (BindingRow | { patient: null })>(
+      'SELECT public_jwk, state, patient, from_us, until_us FROM devices LEFT JOIN bindings ON device = devices.id WHERE devices.id = $1 ORDER BY from_us',
+      [device],
+    );
+    const [first] = rows;
+    if (first === undefined) return null;
+    const bindings = rows.flatMap((row) => (row.patient === null ? [] : [bindingOf(row)]));
+    return { device, publicKey: JSON.parse(first.public_jwk) as DeviceJwk, state: first.state, bindings };
   }
 
   async devices(): Promise<DeviceId[]> {
@@ -199,7 +222,11 @@ export class Registry {
     await this.db.query('INSERT INTO tokens VALUES ($1, $2, $3, $4, $5, $6)', [hash, holder.role, holder.subject, JSON.stringify(holder.scope), holder.expiresAt, createdAt]);
   }
 
-  async token(hash: Uint8Array): Promise<TokenHolder | null> {
+  token(hash: Uint8Array): Promise<TokenHolder | null> {
+    return this.tokenHolders.get(Buffer.from(hash).toString('hex'), () => this.readToken(hash));
+  }
+
+  private async readToken(hash: Uint8Array): Promise<TokenHolder | null> {
     const [row] = await this.db.query<{ role: Role; subject: string; scope: string; expires: number }>(
       'SELECT role, subject, scope, expires_us::float8 AS expires FROM tokens WHERE hash = $1',
       [hash],

@@ -1,7 +1,7 @@
-// `npm run build`: the program and the page into dist/. Runs on a fresh checkout, so it uses nothing but Node and TypeScript.
+// `npm run build`: the program and the page into dist/. Runs on a fresh checkout after its install.
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, readdirSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
+import { copyFileSync, existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -19,6 +19,16 @@ function copyPage() {
   for (const file of ['uPlot.iife.min.js', 'uPlot.min.css']) copyFileSync(`${root}node_modules/uplot/dist/${file}`, `${root}dist/console/${file}`);
 }
 
+/** Made once for each release of PGlite; see registry/template.ts. */
+async function makeEmptyDatabase() {
+  const module = `${root}dist/registry/template.js`;
+  const { templatePath } = await import(pathToFileURL(module).href);
+  if (existsSync(templatePath())) return;
+  const { status } = spawnSync(process.execPath, [module], { cwd: root, stdio: 'inherit' });
+  if (status !== 0) process.exit(status ?? 1);
+}
+
 compile('tsconfig.json');
 compile('console/tsconfig.json');
 copyPage();
+await makeEmptyDatabase();
