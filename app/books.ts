@@ -4,7 +4,8 @@ import { analyticsBalanced, channelLine } from './ledger.js';
 import type { Remote } from './rpc.js';
 import type { StoresThread } from './stores-thread.js';
 
-interface SettledCount { readonly valid: number; readonly rejected: number; readonly settled: number; readonly held: number; readonly rejectedByReason?: Readonly<Record<string, number>> }
+interface SettledCount { readonly valid: number; readonly rejected: number; readonly settled: number; readonly held: number; readonly erased?: number; readonly rejectedByReason?: Readonly<Record<string, number>> }
+interface ChunkedCount { readonly rejected: number; readonly erased?: number }
 interface DeviceState { readonly counts: Readonly<Record<string, number>> }
 
 const nothing: SettledCount = { valid: 0, rejected: 0, settled: 0, held: 0 };
@@ -19,12 +20,14 @@ export function openBooks(log: Log, stores: Remote<StoresThread>): Ledger {
     const stored = new Map((await (full ? stores.analyticsCounts() : stores.analyticsTotals())).map(({ study, pseudonym, code, samples }) => [`${study}/${pseudonym}/${code}`, samples]));
     const emitted = new Map((await log.stateScan('anonymize', 'released', '')).map(({ key, value }) => [key, json<number>(value)]));
     const settled = new Map((await log.stateScan('anonymize', 'ledger', '')).map(({ key, value }) => [key, json<Record<string, SettledCount>>(value)]));
+    const chunked = new Map((await log.stateScan('record', 'ledger', '')).map(({ key, value }) => [key, json<Record<string, ChunkedCount>>(value)]));
     const accepted = await log.stateScan('ingest', 'devices', '');
     const drained = consumers.length > 0 && consumers.every(({ lag }) => lag === 0) && (await log.consumers()).every(({ lag }) => lag === 0);
     const analytics = analyticsBalanced(emitted, stored, drained && full);
     return accepted.flatMap(({ key: device, value }) => Object.entries(json<DeviceState>(value).counts).map(([code, samples]) => {
       const branch = settled.get(device)?.[code] ?? nothing;
-      const facts = { accepted: samples, rejected: branch.rejected, settled: branch.settled, held: branch.held, recorded: recorded.get(`${device}/${code}`) ?? 0 };
+      const record = chunked.get(device)?.[code];
+      const facts = { accepted: samples, rejected: branch.rejected, settled: branch.settled, held: branch.held, erased: branch.erased ?? 0, recorded: recorded.get(`${device}/${code}`) ?? 0, recordRejected: record?.rejected ?? 0, recordErased: record?.erased ?? 0 };
       const line = channelLine(facts, false);
       return { device, code: Number(code), ...line, rejectedByReason: branch.rejectedByReason ?? {}, balanced: line.balanced && analytics && !(drained && full && line.inFlight !== 0) };
     }));

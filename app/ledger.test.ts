@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { analyticsBalanced, channelLine } from './ledger.js';
 
-const drainedAndWhole = { accepted: 100, rejected: 10, settled: 60, held: 30, recorded: 90 };
+const drainedAndWhole = { accepted: 100, rejected: 10, settled: 60, held: 30, erased: 0, recorded: 90, recordRejected: 10, recordErased: 0 };
 
 test('[LEDGER] a drained channel adds up', () => {
-  assert.deepEqual(channelLine(drainedAndWhole, true), { accepted: 100, stored: 60, rejected: 10, held: 30, inFlight: 0, balanced: true });
+  assert.deepEqual(channelLine(drainedAndWhole, true), { accepted: 100, stored: 60, rejected: 10, held: 30, erased: 0, inFlight: 0, balanced: true });
 });
 
 test('[LEDGER] a lost sample, a doubled one and one that nobody accepted do not balance', () => {
@@ -27,4 +27,19 @@ test('[LEDGER] the analytics store must hold what was emitted, no more and, once
   assert.equal(analyticsBalanced(emitted, new Map([['s/p/1', 4]]), false), true);
   assert.equal(analyticsBalanced(emitted, new Map([['s/p/1', 6]]), false), false);
   assert.equal(analyticsBalanced(emitted, new Map([['s/q/1', 1]]), false), false);
+});
+
+test('[LEDGER] [ERASED] what either branch could not read is erased, once, whichever of them was ahead', () => {
+  // 100 samples that both stored, then a block of 100 with 3 rejects that one of them still read, then 50 that none did.
+  const anonymizeAhead = { accepted: 250, rejected: 3, settled: 197, held: 0, erased: 50, recorded: 100, recordRejected: 0, recordErased: 150 };
+  assert.deepEqual(channelLine(anonymizeAhead, true), { accepted: 250, stored: 100, rejected: 3, held: 0, erased: 147, inFlight: 0, balanced: true });
+  const recordAhead = { accepted: 250, rejected: 0, settled: 100, held: 0, erased: 150, recorded: 197, recordRejected: 3, recordErased: 50 };
+  assert.deepEqual(channelLine(recordAhead, true), { accepted: 250, stored: 100, rejected: 0, held: 0, erased: 150, inFlight: 0, balanced: true });
+  for (const facts of [anonymizeAhead, recordAhead]) {
+    assert.equal(channelLine({ ...facts, erased: facts.erased - 1 }, true).balanced, false, 'one lost by anonymize');
+    assert.equal(channelLine({ ...facts, recorded: facts.recorded - 1 }, true).balanced, false, 'one lost by record');
+    assert.equal(channelLine({ ...facts, recorded: facts.recorded + 1 }, true).balanced, false, 'one doubled');
+  }
+  const lagging = channelLine({ ...anonymizeAhead, recordErased: 120 }, false);
+  assert.deepEqual([lagging.inFlight > 0, lagging.balanced], [true, true]);
 });

@@ -1,10 +1,13 @@
 /**
- * [LEDGER] accepted = stored + rejected + held + in flight, in samples, per device and channel.
+ * [LEDGER] accepted = stored + rejected + held + erased + in flight, in samples, per device and channel.
  *
  * `accepted` was counted by ingest in the commit that made the frames durable. `rejected`, `held` and `settled` were counted by the
  * anonymize stage in the commit of its outputs, `valid` and `chunked` likewise by the record stage. What is *stored* is not
  * taken from anybody's word: it is counted in the stores' own rows. A channel's samples pass both branches in the same order, so
  * the shorter branch tells how many have passed both.
+ *
+ * After an erasure a branch passes over what the other had perhaps read before: `erased` is what either could not read, but for what
+ * the other one had rejected by then, which stays rejected. A sample that one branch stored and the other could not read is erased.
  */
 export interface ChannelFacts {
   readonly accepted: number;
@@ -12,8 +15,12 @@ export interface ChannelFacts {
   readonly rejected: number;
   readonly settled: number;
   readonly held: number;
+  readonly erased: number;
   /** Rows of the PMR store. */
   readonly recorded: number;
+  /** Stage record. */
+  readonly recordRejected: number;
+  readonly recordErased: number;
 }
 
 export interface ChannelLine {
@@ -21,19 +28,27 @@ export interface ChannelLine {
   readonly stored: number;
   readonly rejected: number;
   readonly held: number;
+  readonly erased: number;
   readonly inFlight: number;
   readonly balanced: boolean;
 }
 
 /** @param drained no stage and no sink has anything left to read: then nothing may be in flight any more. */
 export function channelLine(facts: ChannelFacts, drained: boolean): ChannelLine {
-  const passed = Math.min(facts.recorded, facts.settled + facts.held);
-  const stored = Math.max(0, passed - facts.held);
-  const inFlight = facts.accepted - facts.rejected - facts.held - stored;
-  const valid = facts.accepted - facts.rejected;
+  const { accepted, rejected, settled, held, recorded } = facts;
+  const valid = accepted - rejected;
+  // A sample that anonymize rejected and record could not read is rejected; the other way round it is erased.
+  const rejectedHere = Math.max(0, Math.min(facts.recordErased, rejected - facts.recordRejected));
+  const rejectedThere = Math.max(0, Math.min(facts.erased, facts.recordRejected - rejected));
+  const recordPassed = recorded + facts.recordErased - rejectedHere + rejectedThere;
+  const anonymizePassed = settled + held + facts.erased;
+  // What is held was read before its patient was erased; it ends its hold soon and counts once until then.
+  const erased = Math.min(Math.max(facts.erased, facts.recordErased - rejectedHere), valid - held);
+  const stored = Math.max(0, Math.min(recordPassed, anonymizePassed) - held - erased);
+  const inFlight = valid - held - erased - stored;
   // More in a store than was valid would be a sample stored twice.
-  const doubled = facts.recorded > valid || facts.settled + facts.held > valid;
-  return { accepted: facts.accepted, stored, rejected: facts.rejected, held: facts.held, inFlight, balanced: !doubled && inFlight >= 0 && (!drained || inFlight === 0) };
+  const doubled = recordPassed > valid || anonymizePassed > valid;
+  return { accepted, stored, rejected, held, erased, inFlight, balanced: !doubled && inFlight >= 0 && (!drained || inFlight === 0) };
 }
 
 /** Whether the analytics store holds exactly what the anonymize stage emitted (at most that, while its sink lags), per study, pseudonym and signal. */

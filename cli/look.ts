@@ -11,6 +11,7 @@ interface ChannelRow {
   readonly stored: number;
   readonly rejected: number;
   readonly held: number;
+  readonly erased: number;
   readonly inFlight: number;
   readonly balanced: boolean;
 }
@@ -32,8 +33,8 @@ export function reconcile(): Command {
         result = (await server.json('/v1/ledger/channels?full=true')) as Reconciliation;
       }
       output.answer(result, () => {
-        const rows = result.channels.map((row) => [row.device.slice(0, 8), signalOf(row.code)?.label ?? String(row.code), ...[row.accepted, row.stored, row.rejected, row.held, row.inFlight].map(String), row.balanced ? 'yes' : 'NO']);
-        output.say(table(['device', 'signal', 'accepted', 'stored', 'rejected', 'held', 'in flight', 'balanced'], rows));
+        const rows = result.channels.map((row) => [row.device.slice(0, 8), signalOf(row.code)?.label ?? String(row.code), ...[row.accepted, row.stored, row.rejected, row.held, row.erased, row.inFlight].map(String), row.balanced ? 'yes' : 'NO']);
+        output.say(table(['device', 'signal', 'accepted', 'stored', 'rejected', 'held', 'erased', 'in flight', 'balanced'], rows));
         output.say(result.balanced ? 'balanced' : 'NOT balanced');
       });
       return result.balanced ? 0 : 1;

@@ -10,6 +10,7 @@ const entries: ReadonlyArray<{ readonly name: Entry; readonly label: string; rea
   { name: 'stored', label: 'stored', before: '=', meaning: 'Samples in the PMR store and, where a study takes them, in the analytics store.' },
   { name: 'rejected', label: 'rejected', before: '+', meaning: 'Samples that failed validation; kept, sealed, as dead letters.' },
   { name: 'held', label: 'held', before: '+', meaning: 'Valid samples of patients whose group has not reached k yet; kept sealed until it has.' },
+  { name: 'erased', label: 'erased', before: '+', meaning: 'Samples of erased patients that came after their keys were destroyed; passed over unread.' },
   { name: 'inFlight', label: 'in flight', before: '+', meaning: 'Samples on their way through the stages.' },
 ];
 const rowsMax = 200;
@@ -41,7 +42,7 @@ export class LedgerLine {
   show(totals: LedgerTotals): void {
     this.#totals = totals;
     for (const [name, { number }] of this.#buttons) setText(number, count(totals[name]));
-    const adds = totals.accepted === totals.stored + totals.rejected + totals.held + totals.inFlight && totals.balanced;
+    const adds = totals.accepted === totals.stored + totals.rejected + totals.held + totals.erased + totals.inFlight && totals.balanced;
     this.#sum.className = `sum ${adds ? 'good' : 'bad'}`;
     setText(this.#sum, adds ? '✓ adds up' : '✗ does not add up: run spamer reconcile');
   }

@@ -1,13 +1,13 @@
 /** What the address bar holds, so that a view can be sent to a colleague. */
 export interface View {
   patient: string;
-  detail: '' | 'accepted' | 'stored' | 'rejected' | 'held' | 'inFlight';
+  detail: '' | 'accepted' | 'stored' | 'rejected' | 'held' | 'erased' | 'inFlight';
   filter: string;
   sort: string;
   descending: boolean;
 }
 
-const details: ReadonlyArray<View['detail']> = ['accepted', 'stored', 'rejected', 'held', 'inFlight'];
+const details: ReadonlyArray<View['detail']> = ['accepted', 'stored', 'rejected', 'held', 'erased', 'inFlight'];
 
 export function readView(): View {
   const hash = new URLSearchParams(location.hash.slice(1));

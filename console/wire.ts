@@ -17,6 +17,7 @@ export interface LedgerTotals {
   readonly stored: number;
   readonly rejected: number;
   readonly held: number;
+  readonly erased: number;
   readonly inFlight: number;
   readonly rejectedByReason: Readonly<Record<string, number>>;
   readonly balanced: boolean;

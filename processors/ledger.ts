@@ -9,6 +9,8 @@ export interface SettledCount {
   settled: number;
   /** Valid, and at least one study still holds the record that it is in. */
   held: number;
+  /** Of blocks whose key is destroyed: they are passed over, and nobody can tell any more whether they were valid [ERASED]. Absent: none. */
+  erased?: number;
   rejectedByReason: Record<string, number>;
 }
 
@@ -16,11 +18,16 @@ export interface ChunkedCount {
   valid: number;
   rejected: number;
   chunked: number;
+  /** As in SettledCount. */
+  erased?: number;
 }
 
 /** Keys are signal codes; a plain object, so that it is its own JSON. */
 export type SettledLedger = Record<string, SettledCount>;
 export type ChunkedLedger = Record<string, ChunkedCount>;
+
+/** Ingest seals under keys that are there, so a block whose key is gone is one of an erased patient. */
+const erasedReason = 'key_missing';
 
 export type Counts = Map<number, number>;
 /** Per code, per reason. */
@@ -52,6 +59,10 @@ export function bookSettled(ledger: SettledLedger, valid: Counts, rejects: Rejec
   for (const [code, reasons] of rejects) {
     const count = settledOf(ledger, code);
     for (const [reason, samples] of reasons) {
+      if (reason === erasedReason) {
+        count.erased = (count.erased ?? 0) + samples;
+        continue;
+      }
       count.rejected += samples;
       count.rejectedByReason[reason] = (count.rejectedByReason[reason] ?? 0) + samples;
     }
@@ -80,7 +91,10 @@ export function bookChunked(ledger: ChunkedLedger, valid: Counts, rejects: Rejec
   }
   for (const [code, reasons] of rejects) {
     const count = chunkedOf(ledger, code);
-    for (const samples of reasons.values()) count.rejected += samples;
+    for (const [reason, samples] of reasons) {
+      if (reason === erasedReason) count.erased = (count.erased ?? 0) + samples;
+      else count.rejected += samples;
+    }
   }
 }
 

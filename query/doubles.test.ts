@@ -64,7 +64,7 @@ export const numericRows: readonly NumericRow[] = [
 ];
 export const runRows: readonly RunRow[] = [{ ...series, basis: 'RELATIVE', code: 131330, t0Us: 0, periodNs: 4_000_000, scale: 0.005, offset: 0, samples: [1, -2, 2 ** 31 - 1, -(2 ** 31)] }];
 
-export const channel: LedgerChannel = { device, code: 147842, accepted: 100, stored: 80, rejected: 10, held: 5, inFlight: 5, rejectedByReason: { value_out_of_range: 10 }, balanced: true };
+export const channel: LedgerChannel = { device, code: 147842, accepted: 100, stored: 80, rejected: 10, held: 5, erased: 0, inFlight: 5, rejectedByReason: { value_out_of_range: 10 }, balanced: true };
 
 /** A log of one topic of two partitions that grows when told. */
 export class GrowingLog {

@@ -5,6 +5,7 @@ export interface LedgerTotals {
   readonly stored: number;
   readonly rejected: number;
   readonly held: number;
+  readonly erased: number;
   readonly inFlight: number;
   readonly rejectedByReason: Readonly<Record<string, number>>;
   readonly balanced: boolean;
@@ -12,17 +13,18 @@ export interface LedgerTotals {
 
 /** The sum of channels [LEDGER]; that it adds up is checked again here, not taken over. */
 export function totalsOf(channels: readonly LedgerChannel[]): LedgerTotals {
-  const sum = { accepted: 0, stored: 0, rejected: 0, held: 0, inFlight: 0 };
+  const sum = { accepted: 0, stored: 0, rejected: 0, held: 0, erased: 0, inFlight: 0 };
   const rejectedByReason: Record<string, number> = {};
   for (const channel of channels) {
     sum.accepted += channel.accepted;
     sum.stored += channel.stored;
     sum.rejected += channel.rejected;
     sum.held += channel.held;
+    sum.erased += channel.erased;
     sum.inFlight += channel.inFlight;
     for (const [reason, samples] of Object.entries(channel.rejectedByReason)) rejectedByReason[reason] = (rejectedByReason[reason] ?? 0) + samples;
   }
-  const adds = sum.accepted === sum.stored + sum.rejected + sum.held + sum.inFlight;
+  const adds = sum.accepted === sum.stored + sum.rejected + sum.held + sum.erased + sum.inFlight;
   return { ...sum, rejectedByReason, balanced: adds && channels.every((channel) => channel.balanced) };
 }
 

@@ -160,7 +160,7 @@ export interface Admin {
   revokeToken(id: string): Promise<void>;
 }
 
-/** Samples of one (device, code): accepted = stored + rejected + held + inFlight [LEDGER]. */
+/** Samples of one (device, code): accepted = stored + rejected + held + erased + inFlight [LEDGER]. */
 export interface LedgerChannel {
   readonly device: string;
   readonly code: number;
@@ -168,6 +168,8 @@ export interface LedgerChannel {
   readonly stored: number;
   readonly rejected: number;
   readonly held: number;
+  /** Of an erased patient, passed over unread. */
+  readonly erased: number;
   readonly inFlight: number;
   readonly rejectedByReason: Readonly<Record<string, number>>;
   readonly balanced: boolean;

@@ -24,7 +24,7 @@ test('the ledger adds up and is said in samples [LEDGER]', async (t) => {
   const total = (await api.inject({ url: '/v1/ledger', headers: as('demo') })).json<Record<string, number | boolean>>();
   assert.equal(total['accepted'], Number(total['stored']) + Number(total['rejected']) + Number(total['held']) + Number(total['inFlight']));
   assert.equal(total['balanced'], true);
-  const leaking = doubles({ ledger: { snapshot: async () => [{ device, code: 1, accepted: 10, stored: 8, rejected: 0, held: 0, inFlight: 0, rejectedByReason: {}, balanced: true }], reconcile: async () => [] } });
+  const leaking = doubles({ ledger: { snapshot: async () => [{ device, code: 1, accepted: 10, stored: 8, rejected: 0, held: 0, erased: 0, inFlight: 0, rejectedByReason: {}, balanced: true }], reconcile: async () => [] } });
   const wrong = await served(t, leaking);
   assert.equal((await wrong.inject({ url: '/v1/ledger', headers: as('demo') })).json<{ balanced: boolean }>().balanced, false);
 });

@@ -8,9 +8,9 @@ import { Metrics } from './metrics.js';
 import type { LedgerChannel, Principal, QueryOptions, QueryPorts } from './ports.js';
 import { rfc3339 } from './times.js';
 
-const Totals = { accepted: Count, stored: Count, rejected: Count, held: Count, inFlight: Type.Integer(), rejectedByReason: Type.Record(Type.String(), Count), balanced: Type.Boolean() };
+const Totals = { accepted: Count, stored: Count, rejected: Count, held: Count, erased: Count, inFlight: Type.Integer(), rejectedByReason: Type.Record(Type.String(), Count), balanced: Type.Boolean() };
 const Lag = Type.Object({ stage: Type.String(), topic: Type.String(), records: Count });
-const Ledger = Type.Object({ time: Type.String(), unit: Type.Literal('samples'), ...Totals }, { description: 'accepted = stored + rejected + held + inFlight, in samples.' });
+const Ledger = Type.Object({ time: Type.String(), unit: Type.Literal('samples'), ...Totals }, { description: 'accepted = stored + rejected + held + erased + inFlight, in samples.' });
 const Channels = Type.Object({ channels: Type.Array(Type.Object({ device: Type.String(), code: Code, ...Totals })), balanced: Type.Boolean() });
 const Status = Type.Object({
   time: Type.String(),

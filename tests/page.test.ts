@@ -92,8 +92,8 @@ async function ledgerAddsUp(page: Page): Promise<void> {
   const numbers = (texts: readonly string[]): number[] => texts.map((text) => (/\d/.test(text) ? Number(text.replace(/\D/g, '')) : NaN));
   await until('samples in the ledger', async () => (numbers((await read()).texts)[0] ?? 0) > 0);
   const { texts, sum } = await read();
-  const [accepted, stored = NaN, rejected = NaN, held = NaN, inFlight = NaN] = numbers(texts);
-  assert.equal(stored + rejected + held + inFlight, accepted, `the line reads ${texts.join(' | ')}`);
+  const [accepted, stored = NaN, rejected = NaN, held = NaN, erased = NaN, inFlight = NaN] = numbers(texts);
+  assert.equal(stored + rejected + held + erased + inFlight, accepted, `the line reads ${texts.join(' | ')}`);
   assert.match(sum, /^✓ adds up/);
 }
 
