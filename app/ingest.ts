@@ -9,11 +9,14 @@ import type { Writer } from '../log/log.js';
 import { Sealer } from '../security/envelope.js';
 import { tokenDevice, verifyDeviceToken } from '../security/tokens.js';
 import type { Custodian } from './custodian.js';
+import { openFilesMax, socketsMax } from './descriptors.js';
 import type { Remote } from './rpc.js';
 
 /** The devices' door, with the custodian's registry and keys behind it. */
-export function startIngest(config: Config, writer: Writer, custodian: Remote<Custodian>, journal: Journal): Promise<IngestServer> {
+export function startIngest(config: Config, writer: Writer, custodian: Pick<Remote<Custodian>, 'deviceEntry' | 'current'>, journal: Journal): Promise<IngestServer> {
   const { tls_cert_file: certFile, tls_key_file: keyFile } = config;
+  const sockets = socketsMax(openFilesMax());
+  if (sockets < config.connections_max) journal.info('the limit of open files allows fewer device connections than connections_max', { count: sockets });
   return IngestServer.start({
     writer,
     journal,
@@ -41,7 +44,8 @@ export function startIngest(config: Config, writer: Writer, custodian: Remote<Cu
       partitions: config.log_partitions,
       framesPerS: config.device_frames_per_s_max,
       bytesPerS: config.device_bytes_per_s_max,
-      limits: { ...limits, connectionsMax: config.connections_max },
+      socketsMax: sockets,
+      limits: { ...limits, connectionsMax: Math.min(config.connections_max, sockets) },
     },
   });
 }

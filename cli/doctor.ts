@@ -2,9 +2,14 @@ import { accessSync, constants, mkdirSync, statfsSync, statSync } from 'node:fs'
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import type { Command } from 'commander';
+import { openFilesMax, socketsMax } from '../app/descriptors.js';
 import { redacted, type Config } from '../core/config.js';
+import { limits } from '../core/limits.js';
 import { action, command, type CommonOptions } from './context.js';
 import { readRunning } from './server.js';
+
+/** Below so many, the limit of open files is a fault of the machine's setup and not a size of the installation. */
+const connectionsWorthHaving = 1000;
 
 interface Finding {
   readonly check: string;
@@ -18,7 +23,7 @@ export function doctor(): Command {
   return command('doctor', 'Check configuration, disk, clock, ports and native parts, and say what to do.', ['spamer doctor', 'spamer doctor --json'])
     .action(action<CommonOptions>('doctor', async ({ output, config }) => {
       const settings = config();
-      const findings = [nodeVersion(), ...(await nativeParts()), dataFolder(settings), disk(settings), keyFileRights(settings), clock(), ...(await ports(settings))];
+      const findings = [nodeVersion(), ...(await nativeParts()), dataFolder(settings), disk(settings), keyFileRights(settings), clock(), openFiles(settings), ...(await ports(settings))];
       const good = findings.every((finding) => finding.good);
       output.answer({ good, findings, config: redacted(settings) }, () => {
         for (const { check, good: fine, found, remedy } of findings) output.say(`${fine ? 'ok  ' : 'FAIL'} ${check}: ${found}${fine || remedy === undefined ? '' : `\n     → ${remedy}`}`);
@@ -80,6 +85,16 @@ function keyFileRights(config: Config): Finding {
 function clock(): Finding {
   const year = new Date().getUTCFullYear();
   return { check: 'clock', good: year >= 2025 && year < 2100, found: new Date().toISOString(), remedy: 'set the clock; devices are judged by it' };
+}
+
+function openFiles(config: Config): Finding {
+  const allowed = openFilesMax();
+  const sockets = socketsMax(allowed);
+  return {
+    check: 'open files', good: sockets >= Math.min(config.connections_max, connectionsWorthHaving),
+    found: allowed === null ? 'no limit known' : `${allowed} allowed: at most ${Math.min(sockets, config.connections_max)} device connections; connections_max is ${config.connections_max}`,
+    remedy: `raise the limit (ulimit -Hn, LimitNOFILE of systemd) to ${config.connections_max + limits.descriptorsReserved}, or lower connections_max`,
+  };
 }
 
 async function ports(config: Config): Promise<Finding[]> {

@@ -26,8 +26,12 @@ export const limits = {
   connectionsMax: 50_000,
   /** A connection that sends nothing, not even a pong, for so long is closed. */
   idleTimeoutS: 60,
-  /** Connections that have not finished their handshake. */
+  /** Handshakes whose token is being checked. */
   handshakesMax: 1024,
+  /** Sockets that are not yet a device's: silent, or within their request or handshake. */
+  halfOpenMax: 16_384,
+  /** Open files that device sockets leave to the rest of the program. */
+  descriptorsReserved: 1024,
   /** Lifetime of a device token; also how long its id is remembered. */
   deviceTokenAgeMaxS: 300,
   clockSkewMaxS: 30,

@@ -13,6 +13,10 @@ export class Counters {
   connections = 0;
   connectionsTotal = 0;
   handshakes = 0;
+  /** Sockets that are not yet a device's. */
+  halfOpen = 0;
+  /** Sockets closed at once, since too many were half open. */
+  halfOpenRefused = 0;
   handshakesRefused = 0;
   flushes = 0;
   flushesFailed = 0;

@@ -340,6 +340,24 @@ test('half-open handshakes and full houses are refused or dropped, and a handsha
   for (const socket of held) socket.destroy();
 });
 
+test('sockets beyond the bound of half-open ones, or of sockets at all, are closed at once; connected devices go on', async (t) => {
+  const { ward, server } = await setUp(t, { socketsMax: 40, limits: { halfOpenMax: 30 } });
+  const device = await TestDevice.connect(server.url, ward.token(ward.addDevice()));
+  const sockets = Array.from({ length: 50 }, () => connect(server.port, '127.0.0.1').on('error', () => undefined));
+  await device.until(() => server.counters.halfOpenRefused === 20);
+  assert.equal(server.counters.halfOpen, 30);
+  device.send(numericFrame(1, 1));
+  await device.until(() => device.acked === 1);
+  for (const socket of sockets) socket.destroy();
+  await device.until(() => server.counters.halfOpen === 0);
+  const devices = [device];
+  while (devices.length < 39) devices.push(await TestDevice.connect(server.url, ward.token(ward.addDevice())));
+  connect(server.port, '127.0.0.1').on('error', () => undefined);
+  const last = connect(server.port, '127.0.0.1').on('error', () => undefined);
+  await new Promise((resolve) => last.once('close', resolve));
+  assert.deepEqual([server.counters.connections, server.counters.halfOpenRefused], [39, 21]);
+});
+
 test('stop flushes and acks what was taken and refuses the rest; nothing taken is lost [DURABLE]', async (t) => {
   const { ward, writer, server } = await setUp(t);
   const device = await TestDevice.connect(server.url, ward.token(ward.addDevice()));

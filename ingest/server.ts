@@ -13,6 +13,7 @@ import { closeCodes, Connection } from './connection.js';
 import { Counters } from './counters.js';
 import { GroupCommit } from './group-commit.js';
 import { bearerToken, UsedTokens, type TokenVerifier } from './handshake.js';
+import { Lobby } from './lobby.js';
 import type { DeviceState } from './mark.js';
 import { Rate } from './rate.js';
 import { Receiver } from './receive.js';
@@ -40,6 +41,8 @@ export interface IngestSettings {
   /** Hint in Hello. */
   readonly batchMs: number;
   readonly malformedMax: number;
+  /** Device sockets of any kind: what the operating system lets the process open, less what the rest of it needs. */
+  readonly socketsMax: number;
   readonly limits: IngestLimits;
 }
 
@@ -55,6 +58,7 @@ export const ingestDefaults: IngestSettings = {
   retryAfterMs: 1000,
   batchMs: 250,
   malformedMax: 16,
+  socketsMax: Infinity,
   limits: coreLimits,
 };
 
@@ -104,6 +108,7 @@ export class IngestServer {
   readonly #commands = new Commands();
   readonly #receiver: Receiver;
   readonly #app: TemplatedApp;
+  readonly #lobby: Lobby;
   #expiry: NodeJS.Timeout | null = null;
   #stopping: Promise<void> | null = null;
   #port = 0;
@@ -138,6 +143,7 @@ export class IngestServer {
     });
     this.#receiver = new Receiver({ ...settings, clock: parts.clock ?? systemClock, counters, commit: this.#commit, commands: this.#commands });
     const { tls } = settings;
+    this.#lobby = new Lobby({ halfOpenMax: settings.limits.halfOpenMax, socketsMax: settings.socketsMax }, counters);
     this.#app = tls === null ? uws.App() : uws.SSLApp({ cert_file_name: tls.certFile, key_file_name: tls.keyFile });
   }
 
@@ -204,6 +210,7 @@ export class IngestServer {
 
   #route(): void {
     const { limits } = this.#parts.settings;
+    this.#lobby.watch(this.#app);
     this.#app.ws<SocketData>(streamPath, {
       compression: uws.DISABLED,
       maxPayloadLength: limits.messageBytesMax,
@@ -215,6 +222,7 @@ export class IngestServer {
       upgrade: (res, req, context) => this.#upgrade(res, req, context),
       open: (socket) => {
         const { session, connection } = socket.getUserData();
+        this.#lobby.upgraded();
         connection.opened(socket);
         this.#greet(session, connection);
       },
