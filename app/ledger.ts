@@ -51,6 +51,33 @@ export function channelLine(facts: ChannelFacts, drained: boolean): ChannelLine 
   return { accepted, stored, rejected, held, erased, inFlight, balanced: !doubled && inFlight >= 0 && (!drained || inFlight === 0) };
 }
 
+/** What was set aside because it could not be read: whether there is any in the log's raw records, and among the chunks of the PMR store. */
+export interface Unreadable {
+  readonly blocks: boolean;
+  readonly chunks: boolean;
+}
+
+/** Samples of one channel that nobody can read any more, by reason. */
+export type Lost = Readonly<Record<'block_unreadable' | 'chunk_unreadable', number>>;
+
+/**
+ * Samples that stood in records which cannot be read [LEDGER]. Their number stands nowhere but in the books: once everything has been
+ * read, what was accepted and has come out neither here nor there was in them. So this holds only of a channel that is drained.
+ */
+export function lostOf(facts: ChannelFacts, { blocks, chunks }: Unreadable): Lost {
+  const { inFlight } = channelLine(facts, false);
+  const neverOpened = Math.max(0, facts.accepted - facts.rejected - facts.settled - facts.held - facts.erased);
+  const inBlocks = blocks ? Math.min(Math.max(0, inFlight), neverOpened) : 0;
+  return { block_unreadable: inBlocks, chunk_unreadable: chunks ? Math.max(0, inFlight - inBlocks) : 0 };
+}
+
+/** The line with what is lost counted as rejected, and no more of it than is in flight. */
+export function withLost(line: ChannelLine, lost: Lost, drained: boolean): ChannelLine {
+  const samples = Math.min(Math.max(0, line.inFlight), lost.block_unreadable + lost.chunk_unreadable);
+  const inFlight = line.inFlight - samples;
+  return { ...line, rejected: line.rejected + samples, inFlight, balanced: line.balanced && (!drained || inFlight === 0) };
+}
+
 /** Whether the analytics store holds exactly what the anonymize stage emitted (at most that, while its sink lags), per study, pseudonym and signal. */
 export function analyticsBalanced(emitted: ReadonlyMap<string, number>, stored: ReadonlyMap<string, number>, drained: boolean): boolean {
   for (const [channel, samples] of stored) if (samples > (emitted.get(channel) ?? 0)) return false;

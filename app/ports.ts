@@ -138,9 +138,9 @@ function devicesOf({ custodian, ingest, log }: Parts): Devices {
   };
 }
 
-async function readMetrics({ ingest, log, anonymize, stores }: Parts): Promise<MetricsSnapshot> {
+async function readMetrics({ ingest, log, anonymize, record, stores }: Parts): Promise<MetricsSnapshot> {
   const counters = ingest?.counters;
-  const [stats, sinks, consumers] = await Promise.all([anonymize?.stats(), stores.freshness(), log.consumers()]);
+  const [stats, recordStats, sinks, stored, consumers] = await Promise.all([anonymize?.stats(), record?.stats(), stores.freshness(), stores.status(), log.consumers()]);
   let cumulative = 0;
   return {
     frames: counters?.frames ?? 0,
@@ -150,6 +150,7 @@ async function readMetrics({ ingest, log, anonymize, stores }: Parts): Promise<M
     connections: counters?.connections ?? 0,
     nacksByCode: Object.fromEntries(Object.entries(counters?.nacks ?? {})),
     rejectsByReason: stats?.rejectedByReason ?? {},
+    setAside: { anonymize: stats?.unreadable ?? 0, record: recordStats?.unreadable ?? 0, ...Object.fromEntries(stored.map(({ name, setAside }) => [name, setAside])) },
     lag: consumers.map(({ consumer, topic, partition, lag }) => ({ stage: consumer, topic, partition, records: lag })),
     freshnessMs: sinks,
     flush: {

@@ -6,6 +6,7 @@ import type { LmdbLog } from '../log/lmdb.js';
 import { decodeAnalytics, type AnalyticsReads, type AnalyticsRecord } from '../sinks/analytics.js';
 import { openDuckDbStores, type Stores } from '../sinks/duckdb.js';
 import { decodeChunk, type ChunkRecord, type PmrReads } from '../sinks/pmr.js';
+import type { SetAside } from '../sinks/store.js';
 import { Sink, sinkDefaults, type SinkParts, type SinkStatus } from '../sinks/sink.js';
 import type { ThreadApi } from './thread.js';
 import { offer, openLog, threadData } from './worker.js';
@@ -13,6 +14,8 @@ import { offer, openLog, threadData } from './worker.js';
 /** The thread that owns the store files: all their writes and reads go through it (FACTS: two instances on one file see nothing of each other). */
 export interface StoresThread extends ThreadApi, AnalyticsReads, PmrReads {
   status(): Promise<readonly SinkStatus[]>;
+  /** Records that a store could not read and passed over, by position. */
+  setAside(): Promise<readonly SetAside[]>;
   /** Milliseconds from receipt to queryable of the record stored last; null before the first. */
   freshness(): Promise<number | null>;
 }
@@ -66,6 +69,7 @@ const api: StoresThread = {
   },
   freshness: async () => freshnessMs,
   status: async () => [analytics.status(), pmr.status()],
+  setAside: async () => [...await stores.analytics.setAside(), ...await stores.pmr.setAside()],
   analyticsCounts: () => stores.analytics.analyticsCounts(),
   analyticsTotals: () => stores.analytics.analyticsTotals(),
   datasets: () => stores.analytics.datasets(),

@@ -19,6 +19,7 @@ interface ChannelRow {
 interface Reconciliation {
   readonly balanced: boolean;
   readonly channels: readonly ChannelRow[];
+  readonly setAside?: ReadonlyArray<{ readonly topic: string; readonly partition: number; readonly offset: number; readonly code: string }>;
 }
 
 /** `spamer reconcile`: [LEDGER] for people and for scripts. */
@@ -35,6 +36,7 @@ export function reconcile(): Command {
       output.answer(result, () => {
         const rows = result.channels.map((row) => [row.device.slice(0, 8), signalOf(row.code)?.label ?? String(row.code), ...[row.accepted, row.stored, row.rejected, row.held, row.erased, row.inFlight].map(String), row.balanced ? 'yes' : 'NO']);
         output.say(table(['device', 'signal', 'accepted', 'stored', 'rejected', 'held', 'erased', 'in flight', 'balanced'], rows));
+        for (const { topic, partition, offset, code } of result.setAside ?? []) output.say(`set aside: ${topic}/${partition} offset ${offset} [${code}]`);
         output.say(result.balanced ? 'balanced' : 'NOT balanced');
       });
       return result.balanced ? 0 : 1;

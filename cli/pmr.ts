@@ -33,21 +33,30 @@ export function pmr(): Command {
     .requiredOption('--out <folder>', 'folder for the files; made if absent. They are clear: whoever reads them reads the record')
     .option('--name <name>', 'name of the files', 'record')
     .action(action<ExportOptions>('pmr export', async ({ output, config }, options) => withServer(config(), async (server) => {
-      const frames = await readFrames(server, options, (chunks) => { if (process.stderr.isTTY && !output.json) process.stderr.write(`\r${chunks} frames read`); });
+      const { frames, unreadable } = await readFrames(server, options, (count) => { if (process.stderr.isTTY && !output.json) process.stderr.write(`\r${count} frames read`); });
+      for (const place of unreadable) output.note(`a stored chunk does not open and is not in the files: pmr.chunks/${place} [block_unreadable]`);
       if (frames.length === 0) throw new SpamerError('not_found', 'there is nothing of this patient in that time');
       mkdirSync(options.out, { recursive: true, mode: 0o700 });
       const exported: Exported = await writers[options.format](collect(frames), { folder: options.out, name: options.name });
-      output.answer(exported, () => {
+      output.answer({ ...exported, unreadable }, () => {
         for (const file of exported.files) output.say(file);
         for (const note of exported.notes) output.say(`note: ${note}`);
       });
+      return unreadable.length === 0 ? 0 : 1;
     })));
   return command('pmr', 'Patients\' medical records.', ['spamer pmr export --help']).addCommand(exporting);
 }
 
-async function readFrames(server: Server, options: ExportOptions, onProgress: (frames: number) => void): Promise<readonly DecodedFrame[]> {
+interface Read {
+  readonly frames: readonly DecodedFrame[];
+  /** Chunks that do not open, as partition/offset. */
+  readonly unreadable: readonly string[];
+}
+
+async function readFrames(server: Server, options: ExportOptions, onProgress: (frames: number) => void): Promise<Read> {
   const reader = await asClinician(server, options.patient);
   const frames: DecodedFrame[] = [];
+  const unreadable: string[] = [];
   let cursor: string | null = null;
   do {
     const query = new URLSearchParams({ format: 'avro', ...(options.from === undefined ? {} : { from: options.from }), ...(options.to === undefined ? {} : { to: options.to }), ...(cursor === null ? {} : { cursor }) });
@@ -59,10 +68,11 @@ async function readFrames(server: Server, options: ExportOptions, onProgress: (f
       for (const frame of decodeFrameBodies(bytes.subarray(at + 20, at + 20 + length))) frames.push(within(frame, options));
       at += 20 + length;
     }
+    unreadable.push(...(response.headers.get('x-unreadable-chunks')?.split(',') ?? []));
     onProgress(frames.length);
     cursor = response.headers.get('x-next-cursor');
   } while (cursor !== null);
-  return frames;
+  return { frames, unreadable };
 }
 
 /** Chunks overlap the borders of the time asked for; numerics and waves outside it go. */

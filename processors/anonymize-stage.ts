@@ -13,6 +13,7 @@ import { validBodies } from './encrypt.js';
 import { Holds } from './holds.js';
 import { bookSettled, sumOf, type Counts, type RejectCounts, type SettledLedger } from './ledger.js';
 import { Output, type ReasonCounts } from './output.js';
+import { addUnreadable, type UnreadableRecords } from './unreadable.js';
 import { throwIfStopping, type Outcome, type StageWork } from './stage.js';
 import { Studies, type Memberships, type Part } from './studies.js';
 import { Table } from './table.js';
@@ -70,7 +71,7 @@ const noId = Buffer.alloc(16);
 /**
  * Validate, then anonymize: vitals.raw to vitals.rejected, vitals.anonymized and vitals.held.
  * State tables: `ends` and `ledger` by device, `anchors` by patient (sealed), `holds` by patient and study,
- * `released` by study, pseudonym and code, `times` by partition.
+ * `released` by study, pseudonym and code, `times` and `unreadable` by partition.
  */
 export class AnonymizeWork implements StageWork {
   readonly name = 'anonymize';
@@ -84,6 +85,7 @@ export class AnonymizeWork implements StageWork {
   readonly #ledger: Table<SettledLedger>;
   readonly #released: Table<number>;
   readonly #times: Table<number>;
+  readonly #unreadable: Table<UnreadableRecords>;
 
   constructor(parts: AnonymizeParts, settings: AnonymizeSettings) {
     const { log, writer, vault, journal, memberships } = parts;
@@ -95,6 +97,7 @@ export class AnonymizeWork implements StageWork {
     this.#ledger = new Table(writer, 'ledger');
     this.#released = new Table(writer, 'released');
     this.#times = new Table(writer, 'times');
+    this.#unreadable = new Table(writer, 'unreadable');
     const emit = (output: Output, patient: PatientId, part: Part, frames: OpenedBlock['frames']): Promise<void> => this.#emit(output, patient, part, frames);
     this.#holds = new Holds({ log, writer, vault, journal, ledger: this.#ledger, studies: this.#studies, emit }, { topic: settings.heldTopic, read: settings.releaseRead });
   }
@@ -106,7 +109,7 @@ export class AnonymizeWork implements StageWork {
   }
 
   #tables(): ReadonlyArray<Table<unknown>> {
-    return [this.#ends, this.#ledger, this.#released, this.#times, this.#anchors.table, this.#holds.table] as ReadonlyArray<Table<unknown>>;
+    return [this.#ends, this.#ledger, this.#released, this.#times, this.#unreadable, this.#anchors.table, this.#holds.table] as ReadonlyArray<Table<unknown>>;
   }
 
   async process(partition: number, records: readonly StoredRecord[], signal: AbortSignal): Promise<Outcome | null> {
@@ -152,7 +155,7 @@ export class AnonymizeWork implements StageWork {
 
   async #take(output: Output, record: StoredRecord): Promise<void> {
     const block = readBlock(record);
-    if (block === null) return this.#rejectHeader(output, record);
+    if (block === null) return await this.#rejectHeader(output, record);
     output.received(block.receivedAt);
     output.blocks += 1;
     output.lastReceivedAt = Math.max(output.lastReceivedAt, block.receivedAt);
@@ -247,8 +250,13 @@ export class AnonymizeWork implements StageWork {
     await this.#book(output, opened, new Map(), faultCounts(block, fault), new Map());
   }
 
-  /** Not even the header can be read, so nobody can be named; the bytes stay in vitals.raw only, as they may be anything [SEALED]. */
-  #rejectHeader(output: Output, record: StoredRecord): void {
+  /**
+   * Not even the header can be read, so nobody can be named; the bytes stay in vitals.raw only, as they may be anything [SEALED].
+   * How many samples it held only the books can tell, by difference [LEDGER].
+   */
+  async #rejectHeader(output: Output, record: StoredRecord): Promise<void> {
+    const partition = `${output.partition}`;
+    this.#unreadable.set(partition, addUnreadable(await this.#unreadable.get(partition), record.offset));
     const reason = { epoch: 0, seq: 0, path: 'block', code: 'block_unreadable', signal: 0, samples: 0 };
     output.received(record.timeUs);
     const rejected = rejection(output.partition, record.offset, { device: noId, patient: noId, receivedAt: record.timeUs, frameSchema: 0 }, [reason]);

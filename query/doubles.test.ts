@@ -118,7 +118,7 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
       numerics: told('numerics', { rows: numericRows, next: 'more' }),
       runs: told('runs', { rows: runRows, next: null }),
       aggregates: told('aggregates', [{ code: 147842, unit: 264864, group: { sex: null }, suppressed: true, patients: null, count: null, mean: null, min: null, max: null, stddev: null }]),
-      chunks: told('chunks', { rows: [{ device, timeFirstUs: t0, timeLastUs: t0 + 1e6, message: chunkMessage([frame(1, t0), frame(2, t0 + 1e6)]) }], next: null }),
+      chunks: told('chunks', { rows: [{ device, timeFirstUs: t0, timeLastUs: t0 + 1e6, source: { partition: 1, offset: 5 }, message: chunkMessage([frame(1, t0), frame(2, t0 + 1e6)]) }], next: null }),
     },
     admin: {
       listPatients: told('listPatients', [{ patient, label: 'Bed 1', origin: 'synthetic' as const, devices: [device] }, { patient: stranger, label: 'Bed 2', origin: null, devices: [] }]),
@@ -132,7 +132,7 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
       createToken: told('createToken', { id: 'x', token: 'secret', expiresAtUs: t0 }),
       revokeToken: told('revokeToken', undefined),
     },
-    ledger: { snapshot: told('snapshot', [channel]), reconcile: told('reconcile', [channel]) },
+    ledger: { snapshot: told('snapshot', [channel]), reconcile: told('reconcile', [channel]), setAside: told('setAside', [{ topic: 'vitals.raw', partition: 1, offset: 7, code: 'block_unreadable' }]) },
     devices: {
       list: told('list', [{ device, state: 'active' as const, patient, connected: true, lastFrameUs: t0, frames: 3, batteryPercent: 80, bufferedFrames: 0, droppedFrames: 0 }]),
       sendCommand: told('sendCommand', { id: 'c', state: 'done' as const, code: 'ok' }),
@@ -146,7 +146,7 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
     },
     metrics: {
       read: async () => ({
-        frames: 7, samples: 1750, bytes: 9000, acks: 3, connections: 1, nacksByCode: { seq_gap: 1 }, rejectsByReason: { value_out_of_range: 10 },
+        frames: 7, samples: 1750, bytes: 9000, acks: 3, connections: 1, nacksByCode: { seq_gap: 1 }, rejectsByReason: { value_out_of_range: 10 }, setAside: { anonymize: 2 },
         lag: [{ stage: 'record', topic: 'vitals.raw', partition: 0, records: 2 }, { stage: 'record', topic: 'vitals.raw', partition: 1, records: 3 }],
         freshnessMs: 850, flush: { buckets: [{ le: 0.001, count: 2 }, { le: 0.01, count: 3 }], sumS: 0.004, count: 3 },
       }),

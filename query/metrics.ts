@@ -14,6 +14,7 @@ export class Metrics {
   readonly #acks = this.#counter('spamer_acks_total', 'Acks sent; each after its flush.');
   readonly #nacks = this.#counter('spamer_nacks_total', 'Frames not taken, by code.', ['code']);
   readonly #rejects = this.#counter('spamer_rejected_samples_total', 'Samples that failed validation, by reason.', ['reason']);
+  readonly #setAside = this.#counter('spamer_set_aside_records_total', 'Stored records that could not be read and were passed over, by stage.', ['stage']);
   readonly #connections = this.#gauge('spamer_connections', 'Devices connected.');
   readonly #lag = this.#gauge('spamer_lag_records', 'Records that a stage or sink has still to read.', ['stage', 'topic', 'partition']);
   readonly #freshness = this.#gauge('spamer_freshness_seconds', 'From receipt to queryable, of what was stored last.');
@@ -37,6 +38,7 @@ export class Metrics {
     }
     this.#copyLabelled(this.#nacks, 'code', snapshot.nacksByCode);
     this.#copyLabelled(this.#rejects, 'reason', snapshot.rejectsByReason);
+    this.#copyLabelled(this.#setAside, 'stage', snapshot.setAside);
     this.#connections.set(snapshot.connections);
     this.#freshness.set(snapshot.freshnessMs === null ? NaN : snapshot.freshnessMs / 1000);
     this.#lag.reset();

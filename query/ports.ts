@@ -93,6 +93,8 @@ export interface StoredChunk {
   readonly device: string;
   readonly timeFirstUs: number;
   readonly timeLastUs: number;
+  /** Its record in pmr.chunks. */
+  readonly source: { readonly partition: number; readonly offset: number };
   /** The PmrChunk message with its wire header, sealed. */
   readonly message: Uint8Array;
 }
@@ -175,11 +177,21 @@ export interface LedgerChannel {
   readonly balanced: boolean;
 }
 
+/** A record that could not be read and was passed over: where it stands, and why. */
+export interface SetAsideRecord {
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: number;
+  readonly code: string;
+}
+
 export interface Ledger {
   /** From running totals; cheap enough for once a second. */
   snapshot(): Promise<readonly LedgerChannel[]>;
   /** The same with what the stores really hold, by full scan. */
   reconcile(): Promise<readonly LedgerChannel[]>;
+  /** By position; the samples that stood in them are rejected in the ledger as soon as nothing is in flight. */
+  setAside(): Promise<readonly SetAsideRecord[]>;
 }
 
 export interface DeviceRow {
@@ -222,6 +234,8 @@ export interface MetricsSnapshot {
   readonly connections: number;
   readonly nacksByCode: Readonly<Record<string, number>>;
   readonly rejectsByReason: Readonly<Record<string, number>>;
+  /** Records that a stage or sink could not read, since the start of the process. */
+  readonly setAside: Readonly<Record<string, number>>;
   /** Records that a stage or sink has still to read, per input topic. */
   readonly lag: ReadonlyArray<{ readonly stage: string; readonly topic: string; readonly partition: number; readonly records: number }>;
   /** From receipt to queryable, of what was stored last; null when nothing was. */

@@ -1,6 +1,6 @@
 import type { FastifyReply } from 'fastify';
 import { Type, type Static } from 'typebox';
-import { SpamerError } from '../core/errors.js';
+import { SpamerError, type ErrorCode } from '../core/errors.js';
 import { deviceId, uuidBytes, type PatientId } from '../core/ids.js';
 import { encodeFrameBody, sampleTimeUs, type DecodedFrame, type DecodedWaveform } from '../schemas/frames.js';
 import { callerOf, forbidden, maySeePatient } from './access.js';
@@ -25,9 +25,10 @@ const Place = { device: Type.String(), code: Type.Integer() };
 const Wave = Type.Object({ ...Place, unit: Type.Integer(), t0Us: Type.Integer(), time: Type.String(), periodNs: Type.Integer(), scale: Type.Number(), offset: Type.Number(), samples: Type.Array(Type.Integer()) });
 const Reading = Type.Object({ ...Place, unit: Type.Integer(), tUs: Type.Integer(), time: Type.String(), value: Type.Number() });
 const Event = Type.Object({ ...Place, kind: Type.String(), tUs: Type.Integer(), time: Type.String(), durationUs: Type.Integer(), priority: Type.Integer() });
-const RecordPage = Type.Object({ waves: Type.Array(Wave), numerics: Type.Array(Reading), events: Type.Array(Event), next: Type.Union([Type.String(), Type.Null()]) });
+const Unreadable = Type.Object({ topic: Type.Literal('pmr.chunks'), partition: Type.Integer(), offset: Type.Integer(), device: Type.String(), from: Type.String(), to: Type.String(), code: Type.String() }, { description: 'A stored chunk that does not open, by its position and the time that it spans; the rest of the record goes on.' });
+const RecordPage = Type.Object({ waves: Type.Array(Wave), numerics: Type.Array(Reading), events: Type.Array(Event), unreadable: Type.Array(Unreadable), next: Type.Union([Type.String(), Type.Null()]) });
 type RecordPage = Static<typeof RecordPage>;
-const answers = { 200: { description: 'Whole samples within [from, to); `next` goes into the following cursor', content: { 'application/json': { schema: RecordPage }, [framesMediaType]: { schema: Type.Unsafe<Buffer>({ type: 'string', format: 'binary' }) } } } };
+const answers = { 200: { description: 'Whole samples within [from, to); `next` goes into the following cursor. Chunks that do not open stand in `unreadable`; with avro in the header x-unreadable-chunks as partition/offset, with commas', content: { 'application/json': { schema: RecordPage }, [framesMediaType]: { schema: Type.Unsafe<Buffer>({ type: 'string', format: 'binary' }) } } } };
 
 interface Span {
   readonly fromUs: number;
@@ -51,12 +52,33 @@ export function recordRoutes(api: Api, ports: QueryPorts): void {
 }
 
 async function recordPage(page: Page<StoredChunk>, patient: PatientId, span: Span, ports: QueryPorts): Promise<RecordPage> {
-  const record: RecordPage = { waves: [], numerics: [], events: [], next: page.next };
+  const record: RecordPage = { waves: [], numerics: [], events: [], unreadable: [], next: page.next };
   for (const chunk of page.rows) {
-    for (const frame of await openChunk(chunk.message, patient, ports.opener)) addFrame(record, chunk.device, frame, span);
+    const opened = await framesOf(chunk, patient, ports);
+    if (opened.fault !== null) record.unreadable.push({ topic: 'pmr.chunks', ...chunk.source, device: chunk.device, from: rfc3339(chunk.timeFirstUs), to: rfc3339(chunk.timeLastUs), code: opened.fault });
+    for (const frame of opened.frames) addFrame(record, chunk.device, frame, span);
   }
   return record;
 }
+
+interface OpenedChunk {
+  readonly frames: readonly DecodedFrame[];
+  readonly fault: ErrorCode | null;
+}
+
+/** Damage is the chunk's own: it is set aside and told. What concerns the whole record, such as a key that is gone, is thrown. */
+async function framesOf(chunk: StoredChunk, patient: PatientId, ports: QueryPorts): Promise<OpenedChunk> {
+  try {
+    return { frames: await openChunk(chunk.message, patient, ports.opener), fault: null };
+  } catch (error) {
+    const fault = error instanceof SpamerError ? error.code : 'block_unreadable';
+    if (error instanceof SpamerError && !damage.has(error.code)) throw error;
+    ports.journal.warn('a stored chunk does not open', { topic: 'pmr.chunks', ...chunk.source, code: fault });
+    return { frames: [], fault };
+  }
+}
+
+const damage: ReadonlySet<ErrorCode> = new Set(['decryption_failed', 'block_unreadable', 'frame_malformed', 'frame_too_large', 'schema_unknown', 'schema_unexpected']);
 
 function addFrame(record: RecordPage, device: string, frame: DecodedFrame, span: Span): void {
   const within = (us: number): boolean => us >= span.fromUs && us < span.toUs;
@@ -95,13 +117,19 @@ function indexAt(wave: DecodedWaveform, us: number): number {
 
 async function sendFrames(reply: FastifyReply, page: Page<StoredChunk>, patient: PatientId, ports: QueryPorts): Promise<FastifyReply> {
   const parts: Buffer[] = [];
+  const unreadable: string[] = [];
   for (const chunk of page.rows) {
     const device = deviceId(chunk.device);
-    if (device === null) throw new SpamerError('data_damaged', 'a stored chunk names no device');
-    const bodies = (await openChunk(chunk.message, patient, ports.opener)).map(encodeFrameBody);
+    const opened = await framesOf(chunk, patient, ports);
+    if (device === null || opened.fault !== null) {
+      unreadable.push(`${chunk.source.partition}/${chunk.source.offset}`);
+      continue;
+    }
+    const bodies = opened.frames.map(encodeFrameBody);
     const length = Buffer.alloc(4);
     length.writeUInt32BE(bodies.reduce((sum, body) => sum + body.length, 0));
     parts.push(uuidBytes(device), length, ...bodies);
   }
+  if (unreadable.length > 0) reply.header('x-unreadable-chunks', unreadable.join(','));
   return reply.type(framesMediaType).send(Buffer.concat(parts));
 }

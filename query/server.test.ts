@@ -24,7 +24,7 @@ test('the ledger adds up and is said in samples [LEDGER]', async (t) => {
   const total = (await api.inject({ url: '/v1/ledger', headers: as('demo') })).json<Record<string, number | boolean>>();
   assert.equal(total['accepted'], Number(total['stored']) + Number(total['rejected']) + Number(total['held']) + Number(total['inFlight']));
   assert.equal(total['balanced'], true);
-  const leaking = doubles({ ledger: { snapshot: async () => [{ device, code: 1, accepted: 10, stored: 8, rejected: 0, held: 0, erased: 0, inFlight: 0, rejectedByReason: {}, balanced: true }], reconcile: async () => [] } });
+  const leaking = doubles({ ledger: { snapshot: async () => [{ device, code: 1, accepted: 10, stored: 8, rejected: 0, held: 0, erased: 0, inFlight: 0, rejectedByReason: {}, balanced: true }], reconcile: async () => [], setAside: async () => [] } });
   const wrong = await served(t, leaking);
   assert.equal((await wrong.inject({ url: '/v1/ledger', headers: as('demo') })).json<{ balanced: boolean }>().balanced, false);
 });
@@ -97,16 +97,22 @@ test('format=avro gives each chunk as device, length and frame bodies that decod
   assert.deepEqual(decodeFrameBodies(rawPayload.subarray(20)), [frame(1, t0), frame(2, t0 + 1e6)]);
 });
 
-test('a chunk of another patient, or with a changed header, is never shown [SEALED]', async (t) => {
+test('a chunk of another patient, or with a changed header, is never shown; it is told by its position and the rest goes on [SEALED]', async (t) => {
   const made = doubles();
-  const rows = (message: Buffer): Doubles['ports'] => ({ ...made.ports, stores: { ...made.ports.stores, chunks: async () => ({ rows: [{ device, timeFirstUs: t0, timeLastUs: t0, message }], next: null }) } });
+  const rows = (message: Buffer): Doubles['ports'] => ({ ...made.ports, stores: { ...made.ports.stores, chunks: async () => ({ rows: [{ device, timeFirstUs: t0, timeLastUs: t0, source: { partition: 1, offset: 5 }, message }, { device, timeFirstUs: t0, timeLastUs: t0, source: { partition: 1, offset: 6 }, message: chunkMessage([frame(2, t0)]) }], next: null }) } });
   const changed = chunkMessage([frame(1, t0)]);
   changed[50] = (changed[50] ?? 0) ^ 1;
-  for (const message of [chunkMessage([frame(1, t0)], stranger), changed]) {
+  const cut = chunkMessage([frame(1, t0)]).subarray(0, 60);
+  for (const message of [chunkMessage([frame(1, t0)], stranger), changed, cut, Buffer.from('no chunk')]) {
     const api = await served(t, { ...made, ports: rows(message) });
     const answer = await api.inject({ url: `/v1/patients/${patient}/record`, headers: as('clinician') });
-    assert.ok(answer.statusCode >= 500, answer.body);
-    assert.ok(!answer.body.includes(stranger) && !answer.body.includes('samples'));
+    const { waves, unreadable } = answer.json<{ waves: unknown[]; unreadable: Array<{ topic: string; partition: number; offset: number; code: string }> }>();
+    assert.deepEqual(unreadable.map(({ topic, partition, offset }) => [topic, partition, offset]), [['pmr.chunks', 1, 5]]);
+    assert.equal(waves.length, 1, 'the sound one only');
+    assert.ok(!answer.body.includes(stranger));
+    const frames = await api.inject({ url: `/v1/patients/${patient}/record?format=avro`, headers: as('clinician') });
+    assert.equal(frames.headers['x-unreadable-chunks'], '1/5');
+    assert.deepEqual(decodeFrameBodies(frames.rawPayload.subarray(20)), [frame(2, t0)]);
   }
 });
 
@@ -187,7 +193,7 @@ test('metrics are Prometheus text with lag, flushes and rejects, and no identity
   const api = await served(t);
   await api.inject({ url: '/metrics' });
   const { body } = await api.inject({ url: '/metrics' });
-  for (const line of ['spamer_frames_total 7', 'spamer_lag_records{stage="record",topic="vitals.raw",partition="1"} 3', 'spamer_rejected_samples_total{reason="value_out_of_range"} 10', 'spamer_flush_seconds_bucket{le="+Inf"} 3', 'spamer_freshness_seconds 0.85']) assert.ok(body.includes(`${line}\n`), line);
+  for (const line of ['spamer_frames_total 7', 'spamer_lag_records{stage="record",topic="vitals.raw",partition="1"} 3', 'spamer_set_aside_records_total{stage="anonymize"} 2', 'spamer_rejected_samples_total{reason="value_out_of_range"} 10', 'spamer_flush_seconds_bucket{le="+Inf"} 3', 'spamer_freshness_seconds 0.85']) assert.ok(body.includes(`${line}\n`), line);
   assert.ok(!body.includes(patient) && !body.includes(device));
 });
 

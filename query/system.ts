@@ -10,8 +10,13 @@ import { rfc3339 } from './times.js';
 
 const Totals = { accepted: Count, stored: Count, rejected: Count, held: Count, erased: Count, inFlight: Type.Integer(), rejectedByReason: Type.Record(Type.String(), Count), balanced: Type.Boolean() };
 const Lag = Type.Object({ stage: Type.String(), topic: Type.String(), records: Count });
-const Ledger = Type.Object({ time: Type.String(), unit: Type.Literal('samples'), ...Totals }, { description: 'accepted = stored + rejected + held + erased + inFlight, in samples.' });
-const Channels = Type.Object({ channels: Type.Array(Type.Object({ device: Type.String(), code: Code, ...Totals })), balanced: Type.Boolean() });
+const Ledger = Type.Object({ time: Type.String(), unit: Type.Literal('samples'), ...Totals }, { description: 'accepted = stored + rejected + held + erased + inFlight, in samples. `held`: valid, and kept sealed because at least one study of the patient still waits for its group to reach k; a block\'s samples leave `held` together, when the last study that waits for that block gives it out. The PMR store has them already.' });
+const SetAside = Type.Object({ topic: Type.String(), partition: Type.Integer(), offset: Type.Integer(), code: Type.String() });
+const Channels = Type.Object({
+  channels: Type.Array(Type.Object({ device: Type.String(), code: Code, ...Totals })),
+  balanced: Type.Boolean(),
+  setAside: Type.Optional(Type.Array(SetAside, { description: 'With `full`: records that could not be read, where they stand. Their samples count as rejected (`block_unreadable`, `chunk_unreadable`) as soon as nothing else is in flight.' })),
+});
 const Status = Type.Object({
   time: Type.String(),
   version: Type.String(),
@@ -82,7 +87,8 @@ function ledgerRoutes(api: Api, ports: QueryPorts): void {
     // A full scan costs seconds of both stores, so not for the demo's anonymous guests.
     const full = request.query.full === true && callerOf(request).role !== 'demo';
     const channels = await visible(full ? await ports.ledger.reconcile() : await cache.snapshot(), callerOf(request), ports);
-    return { channels: channels.map((channel) => ({ ...channel })), balanced: totalsOf(channels).balanced };
+    const setAside = full ? { setAside: (await ports.ledger.setAside()).map((row) => ({ ...row })) } : {};
+    return { channels: channels.map((channel) => ({ ...channel })), balanced: totalsOf(channels).balanced, ...setAside };
   });
 }
 
