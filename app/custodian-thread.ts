@@ -12,7 +12,7 @@ offer({
     const { data_dir: dir, passphrase, log_level: level } = threadData.config;
     custodian = await Custodian.open({ dir, passphrase, kms: kmsOf(threadData.config) });
     if (custodian.warning !== null) openJournal('custodian', level).warn(custodian.warning);
-    for (const port of Object.values(threadData.ports)) serve(port, custodian);
+    for (const [name, port] of Object.entries(threadData.ports)) serve(port, name === 'people' ? custodian.people : custodian);
   },
   stop: async () => {
     await custodian?.close();

@@ -150,7 +150,7 @@ test('the custodian', { timeout: 120_000 }, async (t) => {
 
   await t.test('tokens: known by their hash until they expire or are revoked', async () => {
     const { id, token, expiresAt } = await custodian.createToken({ role: 'researcher', subject: 'r1', scope: { studies: ['k-three'] }, expiresInS: 60 });
-    assert.deepEqual(await custodian.verifyToken(token), { role: 'researcher', subject: 'r1', scope: { studies: ['k-three'] }, expiresAt });
+    assert.deepEqual(await custodian.verifyToken(token), { role: 'researcher', subject: 'r1', scope: { studies: ['k-three'] }, expiresAt, session: null });
     assert.equal(await custodian.verifyToken(`${token.slice(0, -2)}AA`), null);
     assert.equal(await custodian.verifyToken(id), null);
     clock.at += 60_000_000;

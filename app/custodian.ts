@@ -10,12 +10,15 @@ import { ageAt, assignGroups, generalize, zip3Of, type Attributes, type Member, 
 import { levelsOf, parsePolicy } from '../registry/policy.js';
 import { openPglite } from '../registry/postgres.js';
 import { roles, sexes, type DeviceEntry, type DeviceState, type Identity, type Membership, type PatientRow, type Release, type Role, type StudyRow, type TokenHolder, type TokenScope } from '../registry/records.js';
+import { PeopleTables } from '../registry/people.js';
 import { Registry, type CohortRow, type WrappedKey } from '../registry/store.js';
 import { Opener, Sealer, type DataKey } from '../security/envelope.js';
 import { unwrapKey, wrapKey } from '../security/jose.js';
 import type { Kek } from '../security/kek.js';
 import { keystorePath, Keystore } from '../security/keystore.js';
 import { Lru } from '../security/lru.js';
+import type { PasswordCost } from '../security/password.js';
+import { People } from '../security/people.js';
 import { apiTokenHash, createApiToken, publicDeviceKey } from '../security/tokens.js';
 
 export interface CustodianOptions {
@@ -27,6 +30,8 @@ export interface CustodianOptions {
   readonly clock?: Clock;
   /** scrypt's cost for a new keystore; tests lower it. */
   readonly scryptN?: number;
+  /** argon2id's cost; tests lower it. */
+  readonly passwordCost?: PasswordCost;
 }
 
 export interface HeldKey extends DataKey {
@@ -79,6 +84,8 @@ const keyName = (patient: PatientId, epoch: number): string => `${patient}.${epo
 export class Custodian {
   /** What the operator must be told about the keystore; null when nothing. */
   readonly warning: string | null;
+  /** Those who sign in; served on a line of its own. */
+  readonly people: People;
   private readonly keystore: Keystore;
   private readonly registry: Registry;
   private readonly clock: Clock;
@@ -92,9 +99,10 @@ export class Custodian {
   /** The registry's, once read: only `decideGroups` moves it, and a stage asks for it with each batch. */
   private releaseGeneration: number | null = null;
 
-  private constructor(keystore: Keystore, registry: Registry, clock: Clock) {
+  private constructor(keystore: Keystore, registry: Registry, people: People, clock: Clock) {
     this.keystore = keystore;
     this.registry = registry;
+    this.people = people;
     this.clock = clock;
     this.warning = keystore.warning;
   }
@@ -109,13 +117,16 @@ export class Custodian {
     const registryDir = join(dir, 'registry');
     // The keystore first, so that a wrong passphrase touches nothing; but a lost keystore must not be replaced by a new one.
     const early = existsSync(keystorePath(dir)) || !existsSync(registryDir) ? await Keystore.open(dir, { ...keys, mayCreate: true }) : null;
-    const registry = new Registry(await openPglite(registryDir));
+    const database = await openPglite(registryDir);
+    const registry = new Registry(database);
     try {
       const owner = await registry.fact('keystore');
       const keystore = early ?? (await Keystore.open(dir, { ...keys, mayCreate: owner === null }));
       if (owner === null) await registry.setFact('keystore', keystore.id);
       else if (owner !== keystore.id) throw new SpamerError('data_damaged', 'the registry belongs to another keystore', { where: keystorePath(dir) });
-      const custodian = new Custodian(keystore, registry, options.clock ?? systemClock);
+      const clock = options.clock ?? systemClock;
+      const people = new People({ store: new PeopleTables(database), secret: keystore.blindIndexKey, roles: roles.filter((role) => role !== 'demo' && role !== 'service'), clock, ...(options.passwordCost === undefined ? {} : { passwordCost: options.passwordCost }) });
+      const custodian = new Custodian(keystore, registry, people, clock);
       for (const study of await registry.waitingStudies()) await custodian.releaseGroups(study);
       return custodian;
     } catch (error) {

@@ -10,6 +10,8 @@ import { buildServer } from '../query/server.js';
 import type { AnonymizeThread } from './anonymize-thread.js';
 import type { Custodian } from './custodian.js';
 import { startIngest } from './ingest.js';
+import type { People } from '../security/people.js';
+import { ensureFirstAdmin } from './first-admin.js';
 import { queryPorts } from './ports.js';
 import type { RecordThread } from './record-thread.js';
 import type { Remote } from './rpc.js';
@@ -62,11 +64,21 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
   const forMain = line();
   const forAnonymize = line();
   const forRecord = line();
-  await lifecycle.start(() => startThread('custodian-thread', { config, ports: { main: forMain.serving, anonymize: forAnonymize.serving, record: forRecord.serving } }, onDeath));
+  const forPeople = line();
+  await lifecycle.start(() => startThread('custodian-thread', { config, ports: { main: forMain.serving, anonymize: forAnonymize.serving, record: forRecord.serving, people: forPeople.serving } }, onDeath));
   const connection = connect<Custodian>(forMain.calling);
-  await lifecycle.start(() => ({ name: 'custodian line', stop: async () => { connection.disconnect('stopping'); forMain.calling.close(); } }));
+  const peopleLine = connect<People>(forPeople.calling);
+  await lifecycle.start(() => ({
+    name: 'custodian lines',
+    stop: async () => {
+      for (const each of [connection, peopleLine]) each.disconnect('stopping');
+      for (const port of [forMain.calling, forPeople.calling]) port.close();
+    },
+  }));
   const custodian = connection.api;
+  const people = peopleLine.api;
   await ensureAdminToken(config, custodian);
+  await ensureFirstAdmin(config, people);
 
   const stores = await lifecycle.start(() => startThread<StoresThread>('stores-thread', { config, ports: {} }, onDeath));
   let anonymize: Remote<AnonymizeThread> | null = null;
@@ -83,9 +95,9 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
     forRecord.calling.close();
   }
 
-  const ports = queryPorts({ config, journal, log, custodian, stores: stores.api, anonymize, record, ingest, demo: options.demo === true });
+  const ports = queryPorts({ config, journal, log, custodian, people, stores: stores.api, anonymize, record, ingest, demo: options.demo === true });
   const consoleDir = fileURLToPath(new URL('../console', import.meta.url));
-  const api = await buildServer(ports, { version, consoleDir: existsSync(consoleDir) ? consoleDir : null });
+  const api = await buildServer(ports, { version, consoleDir: existsSync(consoleDir) ? consoleDir : null, ...(config.http_trusted_proxies === undefined ? {} : { trustedProxies: config.http_trusted_proxies.split(',') }) });
   await lifecycle.start(() => ({ name: 'http', stop: () => api.close() }));
   const http = await api.listen({ host: config.http_host, port: config.http_port }).catch(async (cause: unknown) => {
     await lifecycle.stop();

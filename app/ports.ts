@@ -9,9 +9,11 @@ import type { Log } from '../log/log.js';
 import type { Devices, MetricsSnapshot, Origin, PatientRow, Principal, QueryPorts } from '../query/ports.js';
 import { signals } from '../schemas/signals.js';
 import { envelopeKey } from '../security/envelope.js';
+import type { People } from '../security/people.js';
 import type { AnonymizeThread } from './anonymize-thread.js';
 import { openBooks } from './books.js';
 import type { Custodian, PatientInput } from './custodian.js';
+import { peopleOf } from './first-admin.js';
 import { vaultOf } from './keys.js';
 import type { RecordThread } from './record-thread.js';
 import type { Remote } from './rpc.js';
@@ -22,6 +24,7 @@ interface Parts {
   readonly journal: Journal;
   readonly log: Log;
   readonly custodian: Remote<Custodian>;
+  readonly people: Remote<People>;
   readonly stores: Remote<StoresThread>;
   readonly anonymize: Remote<AnonymizeThread> | null;
   readonly record: Remote<RecordThread> | null;
@@ -40,10 +43,13 @@ export function queryPorts(parts: Parts): QueryPorts {
   return {
     verifyToken: async (token): Promise<Principal | null> => {
       const holder = await custodian.verifyToken(token);
-      return holder === null ? null : { kind: 'token', id: holder.subject, role: holder.role, ...holder.scope };
+      if (holder === null) return null;
+      const { role, subject: id, scope, session } = holder;
+      return session === null ? { kind: 'token', id, role, ...scope } : { kind: 'user', id, role, ...scope, session };
     },
     stores,
     admin: adminOf(parts),
+    people: peopleOf(parts.config, parts.people),
     ledger: openBooks(log, stores),
     devices: devicesOf(parts),
     log,

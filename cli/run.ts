@@ -1,4 +1,4 @@
-import { writeFileSync, rmSync } from 'node:fs';
+import { existsSync, writeFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { openJournal } from '../core/journal.js';
@@ -36,7 +36,7 @@ export function run(): Command {
       const config = context.config(overrides(options));
       const program = await begin(config, false);
       serveUntilStopped(program, config, async () => undefined);
-      announce(context, program, `page and API  ${program.http}\ndevices       ${program.ingest ?? '–'}\nadmin token   ${join(config.data_dir, 'admin.token')}\nNext: spamer patient add --help`);
+      announce(context, program, `page and API  ${program.http}\ndevices       ${program.ingest ?? '–'}\nadmin token   ${join(config.data_dir, 'admin.token')}\n${firstPassword(config)}Next: spamer patient add --help`);
     }));
 }
 
@@ -53,6 +53,12 @@ export function demo(): Command {
       serveUntilStopped(program, config, () => ward.stop());
       announce(context, program, `\n  SPaMeR is running. Open the page:\n\n    ${program.http}\n\n  ${ward.patients} demo patients stream to ${program.ingest ?? '–'} (recorded and synthetic signals; no real patient).\n  Ctrl-C stops; everything acknowledged is kept in ${config.data_dir}.\n`);
     }));
+}
+
+/** Said until the first administrator has a password of their own. */
+function firstPassword(config: Config): string {
+  const file = join(config.data_dir, 'admin.password');
+  return existsSync(file) ? `first sign-in  login admin, one-time password in ${file}\n` : '';
 }
 
 async function begin(config: Config, demoMode: boolean): Promise<Program> {

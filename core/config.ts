@@ -28,6 +28,7 @@ export const settings = {
   tls_cert_file: { schema: z.string().min(1).optional(), doc: 'PEM certificate chain for the device port. Needed to listen outside localhost.' },
   tls_key_file: { schema: z.string().min(1).optional(), doc: 'PEM private key for the device port.' },
   dangerously_listen_without_tls: { schema: flag.default(false), doc: 'Lets the program listen outside localhost without TLS, for instance behind a proxy that terminates it.' },
+  http_trusted_proxies: { schema: z.string().regex(/^[0-9a-fA-F.:/]+(?:,[0-9a-fA-F.:/]+)*$/).optional(), doc: 'Addresses or networks, separated by commas, of proxies whose X-Forwarded-For is believed. Sign-in counts failed attempts by where they come from, so name your proxy here.' },
   passphrase: { schema: z.string().min(8).optional(), secret: true, doc: 'Passphrase of the keystore. Without it one is generated into a file next to the keystore.' },
   kek: { schema: z.enum(['passphrase', 'vault-transit']).default('passphrase'), doc: 'What the keystore is encrypted under: the passphrase, or a key of HashiCorp Vault\'s Transit engine.' },
   vault_address: { schema: z.url({ protocol: /^https?$/ }).optional(), doc: 'Address of Vault, for kek = vault-transit.' },

@@ -41,6 +41,8 @@ export const verdicts = {
   // Tokens and rights: all refusals look the same from outside
   unauthenticated: { retry: false, status: 401, remedy: 'Present a valid token.' },
   forbidden: { retry: false, status: 403, remedy: 'Ask an administrator for the right.' },
+  too_many_attempts: { retry: true, status: 429, remedy: 'Wait; every failed attempt makes the next wait longer, up to five minutes.' },
+  password_change_needed: { retry: false, status: 403, remedy: 'Sign in with this password and a new one.' },
   audit_failed: { retry: true, status: 503, remedy: 'The audit could not be written, so nothing was done; see the log for its reason.' },
   // Requests
   bad_request: { retry: false, status: 400, remedy: 'Correct the request as the detail says.' },

@@ -54,6 +54,21 @@ export const limits = {
   pageRowsMax: 10_000,
   /** Calls in flight between two threads. */
   callsInFlightMax: 10_000,
+  /** Lifetime of a signed-in user's access token, of the refresh token that follows it, and of the whole session. */
+  accessTokenS: 15 * 60,
+  refreshTokenS: 8 * 3600,
+  sessionS: 24 * 3600,
+  sessionsPerUserMax: 32,
+  refreshesPerSessionMax: 1000,
+  oneTimePasswordS: 7 * 86_400,
+  /** argon2id at once: each takes 64 MiB and a thread of the pool of four that files and compression share. */
+  passwordHashesAtOnce: 2,
+  signInsWaitingPerSource: 8,
+  signInsWaitingMax: 512,
+  /** Attempts for one account from one source before the first wait, and the longest wait. */
+  signInsFree: 5,
+  signInWaitMaxMs: 300_000,
+  attemptsKeptMax: 50_000,
   /** Watchers of live waves. */
   liveWatchersMax: 64,
 } as const;
@@ -66,6 +81,7 @@ const relations: ReadonlyArray<readonly [string, boolean]> = [
   ['a record holds a largest chunk', limits.recordBytesMax >= limits.chunkBytesMax + limits.blockBytesMax],
   ['a read returns at least one largest record', limits.readBytesMax >= limits.recordBytesMax],
   ['a commit holds what one read can become', limits.commitBytesMax >= 2 * limits.readBytesMax],
+  ['an access token ends before its refresh token, and that before its session', limits.accessTokenS < limits.refreshTokenS && limits.refreshTokenS <= limits.sessionS],
   ['all devices together may have more pending than one', limits.pendingBytesMax >= 16 * limits.windowBytes],
 ];
 

@@ -7,6 +7,7 @@ import type { Principal, QueryPorts, Role } from './ports.js';
  * 'public' routes carry no data of a person: liveness, counts without identity, the description, the page itself.
  */
 const everyone: readonly Role[] = ['researcher', 'clinician', 'engineer', 'admin', 'compliance', 'demo'];
+const users: readonly Role[] = everyone.filter((role) => role !== 'demo');
 
 export const access: Readonly<Record<string, 'public' | readonly Role[]>> = {
   'GET /': 'public',
@@ -17,6 +18,10 @@ export const access: Readonly<Record<string, 'public' | readonly Role[]>> = {
   'GET /openapi.json': 'public',
   'GET /v1/signals': 'public',
   'POST /v1/demo/session': 'public',
+  'POST /v1/sign-in': 'public',
+  'POST /v1/refresh': 'public',
+  'POST /v1/sign-out': users,
+  'POST /v1/password': users,
   'GET /v1/status': everyone,
   'GET /v1/ledger': everyone,
   'GET /v1/ledger/channels': ['engineer', 'admin', 'demo'],
@@ -38,6 +43,10 @@ export const access: Readonly<Record<string, 'public' | readonly Role[]>> = {
   'GET /v1/studies/:study/aggregates': ['researcher'],
   'GET /v1/topics': ['engineer', 'admin'],
   'GET /v1/topics/:topic/records': ['engineer', 'admin'],
+  'GET /v1/users': ['admin'],
+  'POST /v1/users': ['admin'],
+  'POST /v1/users/:user/state': ['admin'],
+  'POST /v1/users/:user/password': ['admin'],
   'POST /v1/tokens': ['admin'],
   'DELETE /v1/tokens/:id': ['admin'],
 };

@@ -10,6 +10,7 @@ import { signals } from '../schemas/signals.js';
 import type { Block, PmrChunk } from '../schemas/types.js';
 import { deflateRawSync } from 'node:zlib';
 import type { LedgerChannel, NumericRow, Principal, QueryPorts, RunRow } from './ports.js';
+import type { SignedIn } from './people-port.js';
 
 export const patient = '11111111-1111-4111-8111-111111111111' as PatientId;
 export const stranger = '22222222-2222-4222-8222-222222222222' as PatientId;
@@ -17,15 +18,17 @@ export const device = '33333333-3333-4333-8333-333333333333' as DeviceId;
 export const t0 = 1_700_000_000_000_000;
 
 export const principals: Readonly<Record<string, Principal>> = {
-  researcher: { kind: 'token', id: 'r', role: 'researcher', studies: ['ward', 'strict'] },
-  clinician: { kind: 'token', id: 'c', role: 'clinician', patients: [patient] },
-  engineer: { kind: 'token', id: 'e', role: 'engineer' },
-  admin: { kind: 'token', id: 'a', role: 'admin' },
-  compliance: { kind: 'token', id: 'o', role: 'compliance' },
-  patient: { kind: 'token', id: 'p', role: 'patient', patients: [patient] },
-  service: { kind: 'token', id: 's', role: 'service' },
+  researcher: { kind: 'user', id: 'r', role: 'researcher', studies: ['ward', 'strict'], session: 's' },
+  clinician: { kind: 'user', id: 'c', role: 'clinician', patients: [patient], session: 's' },
+  engineer: { kind: 'user', id: 'e', role: 'engineer', session: 's' },
+  admin: { kind: 'user', id: 'a', role: 'admin', session: 's' },
+  compliance: { kind: 'user', id: 'o', role: 'compliance', session: 's' },
+  patient: { kind: 'user', id: 'p', role: 'patient', patients: [patient], session: 's' },
+  service: { kind: 'user', id: 's', role: 'service', session: 's' },
   demo: { kind: 'token', id: 'guest', role: 'demo', patients: [patient] },
 };
+
+export const signedIn: SignedIn = { user: '55555555-5555-4555-8555-555555555555', session: '66666666-6666-4666-8666-666666666666', role: 'clinician', token: 'token-of-user', expiresAt: t0, refreshToken: 'next', refreshExpiresAt: t0 };
 
 export const frame = (seq: number, fromUs: number): DecodedFrame => ({
   epoch: 1,
@@ -131,6 +134,17 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
       addMember: told('addMember', undefined),
       createToken: told('createToken', { id: 'x', token: 'secret', expiresAtUs: t0 }),
       revokeToken: told('revokeToken', undefined),
+    },
+    people: {
+      signIn: told('signIn', signedIn),
+      refresh: told('refresh', signedIn),
+      signOut: told('signOut', undefined),
+      signOutEverywhere: told('signOutEverywhere', 1),
+      changePassword: told('changePassword', undefined),
+      addUser: told('addUser', { user: signedIn.user, password: 'once' }),
+      listUsers: told('listUsers', [{ user: signedIn.user, login: 'ada', name: 'Ada', role: 'clinician', scope: {}, state: 'active' as const, mustChangePassword: false, createdAt: t0 }]),
+      setUserState: told('setUserState', undefined),
+      resetPassword: told('resetPassword', { password: 'once' }),
     },
     ledger: { snapshot: told('snapshot', [channel]), reconcile: told('reconcile', [channel]), setAside: told('setAside', [{ topic: 'vitals.raw', partition: 1, offset: 7, code: 'block_unreadable' }]) },
     devices: {

@@ -6,6 +6,7 @@ import type { Journal } from '../core/journal.js';
 import type { DeviceId, PatientId, StudyId } from '../core/ids.js';
 import type { Log } from '../log/log.js';
 import type { Auditor } from '../security/audit.js';
+import type { People } from './people-port.js';
 
 export type Role = 'researcher' | 'clinician' | 'engineer' | 'admin' | 'compliance' | 'patient' | 'service' | 'demo';
 
@@ -21,6 +22,8 @@ export interface Principal {
   readonly careTeams?: readonly string[];
   readonly studies?: readonly string[];
   readonly patients?: readonly string[];
+  /** Of a user who signed in; a token that stands for itself has none. */
+  readonly session?: string;
 }
 
 export interface Page<Row> {
@@ -269,6 +272,7 @@ export interface QueryPorts {
   verifyToken(token: string): Promise<Principal | null> | Principal | null;
   readonly stores: Stores;
   readonly admin: Admin;
+  readonly people: People;
   readonly ledger: Ledger;
   readonly devices: Devices;
   readonly log: LogReader;
@@ -292,4 +296,6 @@ export interface QueryOptions {
   /** Cells of aggregates with fewer distinct patients are suppressed. CMS publishes none of 1 to 10 (FACTS §4). */
   readonly minCell?: number;
   readonly liveWatchersMax?: number;
+  /** Addresses or networks whose `X-Forwarded-For` is believed. */
+  readonly trustedProxies?: readonly string[];
 }

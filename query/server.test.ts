@@ -7,7 +7,7 @@ import { uuidBytes } from '../core/ids.js';
 import { decodeFrameBodies } from '../schemas/frames.js';
 import { access } from './access.js';
 import type { Api } from './api.js';
-import { blockMessage, chunkMessage, device, doubles, frame, numericRows, patient, runRows, stranger, t0, type Doubles } from './doubles.test.js';
+import { blockMessage, chunkMessage, device, doubles, frame, numericRows, patient, runRows, signedIn, stranger, t0, type Doubles } from './doubles.test.js';
 import { buildServer } from './server.js';
 
 async function served(t: TestContext, made: Doubles = doubles(), options: { liveWatchersMax?: number } = {}): Promise<Api> {
@@ -181,7 +181,7 @@ test('the examples of the description are accepted as they stand', async (t) => 
   for (const [path, operations] of Object.entries(openapi.paths)) {
     const payload = operations['post']?.requestBody?.content['application/json']?.example;
     if (payload !== undefined) {
-      const answer = await api.inject({ method: 'POST', url: path.replace('{device}', device), headers: as('admin'), payload });
+      const answer = await api.inject({ method: 'POST', url: path.replace('{device}', device).replace('{user}', signedIn.user), headers: as('admin'), payload });
       assert.ok(answer.statusCode < 300, `${path}: ${answer.body}`);
       ran += 1;
     }

@@ -11,6 +11,7 @@ import { analyticsRoutes } from './analytics.js';
 import type { Api } from './api.js';
 import { liveRoutes } from './live.js';
 import { contentSecurityPolicy, pageRoutes } from './page.js';
+import { peopleRoutes } from './people.js';
 import type { QueryOptions, QueryPorts } from './ports.js';
 import { installProblems, Problem } from './problem.js';
 import { recordRoutes } from './record.js';
@@ -25,7 +26,7 @@ const packFromBytes = 2048;
  * Close it with `close()`: live views end first.
  */
 export async function buildServer(ports: QueryPorts, options: QueryOptions): Promise<Api> {
-  const api: Api = fastify({ logger: false, bodyLimit: 1024 * 1024, forceCloseConnections: true, requestTimeout: 30_000, routerOptions: { maxParamLength: 256 } }).withTypeProvider<TypeBoxTypeProvider>();
+  const api: Api = fastify({ logger: false, bodyLimit: 1024 * 1024, forceCloseConnections: true, requestTimeout: 30_000, ...(options.trustedProxies === undefined ? {} : { trustProxy: [...options.trustedProxies] }), routerOptions: { maxParamLength: 256 } }).withTypeProvider<TypeBoxTypeProvider>();
   api.setValidatorCompiler(TypeBoxValidatorCompiler);
   await api.register(swagger, description(options));
   api.addSchema(Problem);
@@ -46,6 +47,7 @@ function routes(api: Api, ports: QueryPorts, options: QueryOptions): void {
   recordRoutes(api, ports);
   liveRoutes(api, ports, options);
   adminRoutes(api, ports);
+  peopleRoutes(api, ports);
   topicRoutes(api, ports);
   pageRoutes(api, options.consoleDir);
 }

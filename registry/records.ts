@@ -81,6 +81,8 @@ export interface TokenHolder {
   readonly subject: string;
   readonly scope: TokenScope;
   readonly expiresAt: Micros;
+  /** Of a user who signed in, whose id then is `subject`; null: a token that stands for itself. */
+  readonly session: string | null;
 }
 
 export interface StudyRow {

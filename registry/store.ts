@@ -218,7 +218,7 @@ export class Registry {
 
   // Tokens
 
-  async addToken(hash: Uint8Array, holder: TokenHolder, createdAt: Micros): Promise<void> {
+  async addToken(hash: Uint8Array, holder: Omit<TokenHolder, 'session'>, createdAt: Micros): Promise<void> {
     await this.db.query('INSERT INTO tokens VALUES ($1, $2, $3, $4, $5, $6)', [hash, holder.role, holder.subject, JSON.stringify(holder.scope), holder.expiresAt, createdAt]);
   }
 
@@ -227,12 +227,12 @@ export class Registry {
   }
 
   private async readToken(hash: Uint8Array): Promise<TokenHolder | null> {
-    const [row] = await this.db.query<{ role: Role; subject: string; scope: string; expires: number }>(
-      'SELECT role, subject, scope, expires_us::float8 AS expires FROM tokens WHERE hash = $1',
+    const [row] = await this.db.query<{ role: Role; subject: string; scope: string; expires: number; session: string | null }>(
+      'SELECT role, subject, scope, expires_us::float8 AS expires, session FROM tokens WHERE hash = $1',
       [hash],
     );
     if (row === undefined) return null;
-    return { role: row.role, subject: row.subject, scope: JSON.parse(row.scope) as TokenScope, expiresAt: micros(row.expires) };
+    return { role: row.role, subject: row.subject, scope: JSON.parse(row.scope) as TokenScope, expiresAt: micros(row.expires), session: row.session };
   }
 
   async removeToken(hash: Uint8Array): Promise<boolean> {

@@ -109,12 +109,14 @@ export function publicDeviceKey(jwk: Readonly<Record<string, unknown>>): PublicD
 
 const coordinate = (value: unknown): value is string => typeof value === 'string' && strictBytes(value)?.length === 32;
 
-/** Opaque API tokens: 32 random bytes. At rest only their SHA-256, which needs no salt: there is nothing to guess. */
+/** Opaque tokens: 32 random bytes. At rest only their SHA-256, which needs no salt: there is nothing to guess. */
 const apiTokenShape = /^spamer_[A-Za-z0-9_-]{43}$/;
+const refreshTokenShape = /^spamer_refresh_[A-Za-z0-9_-]{43}$/;
 
 export const createApiToken = (): string => `spamer_${randomBytes(32).toString('base64url')}`;
+export const createRefreshToken = (): string => `spamer_refresh_${randomBytes(32).toString('base64url')}`;
+export const tokenHash = (token: string): Buffer => createHash('sha256').update(token).digest();
 
 /** The hash under which a token is stored, or null when the text can be no token of ours. */
-export function apiTokenHash(token: string): Buffer | null {
-  return apiTokenShape.test(token) ? createHash('sha256').update(token).digest() : null;
-}
+export const apiTokenHash = (token: string): Buffer | null => (apiTokenShape.test(token) ? tokenHash(token) : null);
+export const refreshTokenHash = (token: string): Buffer | null => (refreshTokenShape.test(token) ? tokenHash(token) : null);

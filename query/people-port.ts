@@ -1,0 +1,51 @@
+export interface Credentials {
+  readonly login: string;
+  readonly password: string;
+  readonly newPassword?: string;
+  /** Where the attempt comes from. */
+  readonly source: string;
+}
+
+export interface SignedIn {
+  readonly user: string;
+  readonly session: string;
+  readonly role: string;
+  readonly token: string;
+  readonly expiresAt: number;
+  readonly refreshToken: string;
+  readonly refreshExpiresAt: number;
+}
+
+export interface NewUser {
+  readonly login: string;
+  readonly name?: string;
+  readonly role: string;
+  readonly organisation?: string;
+  readonly careTeams?: readonly string[];
+  readonly studies?: readonly string[];
+  readonly patients?: readonly string[];
+}
+
+export interface UserInfo {
+  readonly user: string;
+  readonly login: string;
+  readonly name: string;
+  readonly role: string;
+  readonly scope: Pick<NewUser, 'organisation' | 'careTeams' | 'studies' | 'patients'>;
+  readonly state: 'active' | 'disabled';
+  readonly mustChangePassword: boolean;
+  readonly createdAt: number;
+}
+
+/** People who sign in here; `security/people.ts` says what each throws. */
+export interface People {
+  signIn(credentials: Credentials): Promise<SignedIn>;
+  refresh(refreshToken: string): Promise<SignedIn>;
+  signOut(session: string): Promise<void>;
+  signOutEverywhere(user: string): Promise<number>;
+  changePassword(user: string, session: string, change: { readonly password: string; readonly newPassword: string; readonly source: string }): Promise<void>;
+  addUser(user: NewUser): Promise<{ readonly user: string; readonly password: string }>;
+  listUsers(): Promise<readonly UserInfo[]>;
+  setUserState(user: string, state: 'active' | 'disabled'): Promise<void>;
+  resetPassword(user: string): Promise<{ readonly password: string }>;
+}

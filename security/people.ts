@@ -1,0 +1,311 @@
+import { createHmac, hkdfSync, randomUUID } from 'node:crypto';
+import type { Clock } from '../core/clock.js';
+import { SpamerError } from '../core/errors.js';
+import { micros, type Micros, type PatientId } from '../core/ids.js';
+import { limits } from '../core/limits.js';
+import { Attempts } from './attempts.js';
+import { Opener, Sealer, type DataKey } from './envelope.js';
+import { FairGate } from './fair-gate.js';
+import { checkNewPassword, oneTimePassword, passwordCost, Passwords, type PasswordCost } from './password.js';
+import { createApiToken, createRefreshToken, refreshTokenHash, tokenHash } from './tokens.js';
+
+/** A user as the registry keeps it. */
+export interface UserRow {
+  readonly user: string;
+  readonly sealed: Uint8Array;
+  readonly role: string;
+  readonly scope: string;
+  readonly state: 'active' | 'disabled';
+  readonly passwordHash: string;
+  readonly passwordOnce: boolean;
+  readonly passwordExpiresAt: Micros | null;
+  readonly createdAt: Micros;
+}
+
+export type PasswordState = Pick<UserRow, 'passwordHash' | 'passwordOnce' | 'passwordExpiresAt'>;
+
+/** The tokens of one step of a session, as hashes. */
+export interface SessionTokens {
+  readonly access: Uint8Array;
+  readonly accessExpiresAt: Micros;
+  readonly refresh: Uint8Array;
+  readonly refreshExpiresAt: Micros;
+}
+
+export interface SessionOwner {
+  readonly session: string;
+  readonly user: string;
+  readonly role: string;
+  /** When the session ends, whatever its tokens say. */
+  readonly endsAt: Micros;
+}
+
+/** What is kept of people, declared by its consumer; `registry/people.ts` has it. Each method is one transaction. */
+export interface PeopleStore {
+  /** @throws SpamerError `conflict` when the login index is taken */
+  addUser(row: UserRow, loginIndex: Uint8Array): Promise<void>;
+  user(user: string): Promise<UserRow | null>;
+  userByLogin(loginIndex: Uint8Array): Promise<UserRow | null>;
+  users(): Promise<UserRow[]>;
+  /** Sets the state; sessions of a disabled user end with it. False when there is no such user. */
+  setUserState(user: string, state: UserRow['state']): Promise<boolean>;
+  /** Replaces a password if it is still `before` (null: whatever it is), and ends the user's sessions, but for `keep` (one, all, or null for none). */
+  setPassword(user: string, before: string | null, password: PasswordState, keep: { readonly session: string } | 'all' | null): Promise<boolean>;
+  /** Opens a session if the user is active and the password is still that one; at the user's bound the oldest ends. Null: it was not. */
+  openSession(user: string, passwordHash: string, session: { readonly id: string; readonly now: Micros; readonly expiresAt: Micros }, tokens: SessionTokens): Promise<SessionOwner | null>;
+  /** Uses a refresh token up and gives the session new tokens; one that was used before ends its session. Null: refused. */
+  rotate(refresh: Uint8Array, now: Micros, tokens: SessionTokens): Promise<SessionOwner | 'reused' | null>;
+  endSession(session: string): Promise<void>;
+  /** Ends all sessions of a user; how many there were. */
+  endSessions(user: string): Promise<number>;
+}
+
+export interface Credentials {
+  readonly login: string;
+  readonly password: string;
+  /** Replaces the password; needed when that is a one-time password. */
+  readonly newPassword?: string;
+  /** Where the attempt comes from: a network address. */
+  readonly source: string;
+}
+
+interface ShownTokens {
+  readonly token: string;
+  readonly expiresAt: Micros;
+  readonly refreshToken: string;
+  readonly refreshExpiresAt: Micros;
+}
+
+export type SignedIn = SessionOwner & ShownTokens;
+
+/** What narrows, or describes to the policies, a user; it stands in the clear beside the role. */
+export interface UserScope {
+  readonly organisation?: string;
+  readonly careTeams?: readonly string[];
+  readonly studies?: readonly string[];
+  readonly patients?: readonly string[];
+}
+
+export interface NewUser extends UserScope {
+  readonly login: string;
+  readonly name?: string;
+  readonly role: string;
+  /** One-time; without it one is made. */
+  readonly password?: string;
+}
+
+export interface User {
+  readonly user: string;
+  readonly login: string;
+  readonly name: string;
+  readonly role: string;
+  readonly scope: UserScope;
+  readonly state: 'active' | 'disabled';
+  readonly mustChangePassword: boolean;
+  readonly createdAt: Micros;
+}
+
+export interface PeopleOptions {
+  readonly store: PeopleStore;
+  /** 32 bytes of the keystore, from which every key of this part is derived. */
+  readonly secret: Uint8Array;
+  readonly roles: readonly string[];
+  readonly clock: Clock;
+  readonly passwordCost?: PasswordCost;
+}
+
+interface Identity {
+  readonly login: string;
+  readonly name: string;
+}
+
+const loginShape = /^[\p{L}\p{N}][\p{L}\p{N}._@+-]{0,63}$/u;
+const plainLogin = (login: string): string => login.normalize('NFKC').trim().toLowerCase();
+const refused = (): SpamerError => new SpamerError('unauthenticated', 'login or password is wrong');
+const noUser = (): SpamerError => new SpamerError('not_found', 'no such user');
+/** JSON leaves out what is undefined. */
+const scopeText = ({ organisation, careTeams, studies, patients }: UserScope): string => JSON.stringify({ organisation, careTeams, studies, patients });
+const signedIn = (owner: SessionOwner, shown: ShownTokens): SignedIn => ({
+  ...owner,
+  ...shown,
+  expiresAt: micros(Math.min(shown.expiresAt, owner.endsAt)),
+  refreshExpiresAt: micros(Math.min(shown.refreshExpiresAt, owner.endsAt)),
+});
+const context = Buffer.from('spamer user v1');
+
+/**
+ * People who sign in here: users, their passwords, their sessions. Login and name are sealed under a key of the keystore [SEALED].
+ * Every refused sign-in looks the same and takes the same work, whether the account exists or not.
+ */
+export class People {
+  private readonly store: PeopleStore;
+  private readonly clock: Clock;
+  private readonly roles: readonly string[];
+  private readonly keys: { readonly index: Buffer; readonly seal: Buffer };
+  private readonly passwords: Passwords;
+  private readonly attempts: Attempts;
+  private readonly gate = new FairGate({ atOnce: limits.passwordHashesAtOnce, waitingPerSource: limits.signInsWaitingPerSource, waiting: limits.signInsWaitingMax });
+
+  constructor({ store, secret, roles, clock, passwordCost: cost }: PeopleOptions) {
+    const derive = (info: string): Buffer => Buffer.from(hkdfSync('sha256', secret, Buffer.alloc(0), info, 32));
+    this.store = store;
+    this.clock = clock;
+    this.roles = roles;
+    this.keys = { index: derive('spamer login index v1'), seal: derive('spamer user seal v1') };
+    this.passwords = new Passwords(derive('spamer password secret v1'), cost ?? passwordCost);
+    this.attempts = new Attempts(clock, { free: limits.signInsFree, firstWaitMs: 1000, waitMaxMs: limits.signInWaitMaxMs, keysMax: limits.attemptsKeptMax });
+  }
+
+  // Sign-in and sessions
+
+  /**
+   * @throws SpamerError `unauthenticated`; `too_many_attempts`, `overloaded`: before anything was looked at;
+   * `password_change_needed`, `bad_request` (of the new password): only to who knows the password
+   */
+  async signIn({ login, password, newPassword, source }: Credentials): Promise<SignedIn> {
+    const row = await this.proved(plainLogin(login), password, source);
+    let { passwordHash } = row;
+    if (newPassword !== undefined) passwordHash = await this.replacePassword(row, newPassword, source, null);
+    else if (row.passwordOnce) throw new SpamerError('password_change_needed', 'this password is for one use: give a new one with it', { where: 'newPassword' });
+    else if (!this.passwords.current(passwordHash)) passwordHash = await this.rehash(row, password, source);
+    const now = this.clock.now();
+    const made = this.newTokens(now);
+    const session = { id: randomUUID(), now, expiresAt: micros(now + limits.sessionS * 1e6) };
+    const owner = await this.store.openSession(row.user, passwordHash, session, made.hashes);
+    if (owner === null) throw refused();
+    return signedIn(owner, made.shown);
+  }
+
+  /** The active user whose password that is. One answer, and one argon2id, for whatever is wrong. */
+  private async proved(login: string, password: string, source: string): Promise<UserRow> {
+    const index = this.loginIndex(login);
+    const key = `${index.toString('base64url')}/${source}`;
+    this.attempts.begin(key);
+    const row = await this.store.userByLogin(index);
+    const right = await this.gate.run(source, () => this.passwords.verify(row?.passwordHash ?? null, password));
+    if (!right || row === null || row.state !== 'active') throw refused();
+    if (row.passwordExpiresAt !== null && row.passwordExpiresAt <= this.clock.now()) throw refused();
+    this.attempts.succeeded(key);
+    return row;
+  }
+
+  private async replacePassword(row: UserRow, newPassword: string, source: string, keep: { readonly session: string } | null): Promise<string> {
+    checkNewPassword(newPassword, this.identity(row).login);
+    if (await this.gate.run(source, () => this.passwords.verify(row.passwordHash, newPassword))) {
+      throw new SpamerError('bad_request', 'the new password is the old one', { where: 'newPassword' });
+    }
+    const passwordHash = await this.gate.run(source, () => this.passwords.hash(newPassword));
+    const password = { passwordHash, passwordOnce: false, passwordExpiresAt: null };
+    if (!(await this.store.setPassword(row.user, row.passwordHash, password, keep))) throw refused();
+    return passwordHash;
+  }
+
+  /** The cost was raised since the password was set. */
+  private async rehash(row: UserRow, password: string, source: string): Promise<string> {
+    const passwordHash = await this.gate.run(source, () => this.passwords.hash(password));
+    const replaced = await this.store.setPassword(row.user, row.passwordHash, { ...row, passwordHash }, 'all');
+    return replaced ? passwordHash : row.passwordHash;
+  }
+
+  /**
+   * New tokens for a session, in exchange for its refresh token, which is used up by that. A token that is shown a second time
+   * is in two hands: the session ends, for both.
+   * @throws SpamerError `unauthenticated`
+   */
+  async refresh(refreshToken: string): Promise<SignedIn> {
+    const hash = refreshTokenHash(refreshToken);
+    const made = this.newTokens(this.clock.now());
+    const owner = hash === null ? null : await this.store.rotate(hash, this.clock.now(), made.hashes);
+    if (owner === null || owner === 'reused') throw new SpamerError('unauthenticated', 'the refresh token is not valid');
+    return signedIn(owner, made.shown);
+  }
+
+  async signOut(session: string): Promise<void> {
+    await this.store.endSession(session);
+  }
+
+  /** Ends every session of a user; how many there were. */
+  async signOutEverywhere(user: string): Promise<number> {
+    return this.store.endSessions(user);
+  }
+
+  /** Ends the user's other sessions. @throws SpamerError as `signIn` does */
+  async changePassword(user: string, session: string, change: { readonly password: string; readonly newPassword: string; readonly source: string }): Promise<void> {
+    const known = await this.store.user(user);
+    if (known === null) throw refused();
+    const row = await this.proved(this.identity(known).login, change.password, change.source);
+    await this.replacePassword(row, change.newPassword, change.source, { session });
+  }
+
+  private newTokens(now: Micros): { readonly hashes: SessionTokens; readonly shown: ShownTokens } {
+    const token = createApiToken();
+    const refreshToken = createRefreshToken();
+    const expiresAt = micros(now + limits.accessTokenS * 1e6);
+    const refreshExpiresAt = micros(now + limits.refreshTokenS * 1e6);
+    const hashes = { access: tokenHash(token), accessExpiresAt: expiresAt, refresh: tokenHash(refreshToken), refreshExpiresAt };
+    return { hashes, shown: { token, expiresAt, refreshToken, refreshExpiresAt } };
+  }
+
+  // Users
+
+  /** @returns the one-time password, shown this once. @throws SpamerError `bad_request`, `conflict` when the login is taken */
+  async addUser(input: NewUser): Promise<{ user: string; password: string }> {
+    const login = plainLogin(input.login);
+    if (!loginShape.test(login)) throw new SpamerError('bad_request', 'a login has 1 to 64 letters, digits and . _ @ + -, and begins with a letter or digit', { where: 'login' });
+    if (!this.roles.includes(input.role)) throw new SpamerError('bad_request', 'no such role', { where: 'role' });
+    const user = randomUUID();
+    const password = input.password ?? oneTimePassword();
+    const sealed = new Sealer(this.keyOf(user)).seal(Buffer.from(JSON.stringify({ login, name: input.name ?? '' } satisfies Identity)), context);
+    const row: UserRow = { user, sealed, role: input.role, scope: scopeText(input), state: 'active', createdAt: this.clock.now(), ...(await this.oneTime(password)) };
+    await this.store.addUser(row, this.loginIndex(login));
+    return { user, password };
+  }
+
+  async anyUser(): Promise<boolean> {
+    return (await this.store.users()).length > 0;
+  }
+
+  async listUsers(): Promise<User[]> {
+    return (await this.store.users()).map((row) => ({
+      user: row.user,
+      ...this.identity(row),
+      role: row.role,
+      scope: JSON.parse(row.scope) as User['scope'],
+      state: row.state,
+      mustChangePassword: row.passwordOnce,
+      createdAt: row.createdAt,
+    }));
+  }
+
+  /** A disabled user's sessions end at once. @throws SpamerError `not_found` */
+  async setUserState(user: string, state: UserRow['state']): Promise<void> {
+    if (!(await this.store.setUserState(user, state))) throw noUser();
+  }
+
+  /** A new one-time password; every session of the user ends. @throws SpamerError `not_found` */
+  async resetPassword(user: string): Promise<{ password: string }> {
+    if ((await this.store.user(user)) === null) throw noUser();
+    const password = oneTimePassword();
+    if (!(await this.store.setPassword(user, null, await this.oneTime(password), null))) throw noUser();
+    return { password };
+  }
+
+  private async oneTime(password: string): Promise<PasswordState> {
+    const passwordHash = await this.gate.run('administration', () => this.passwords.hash(password));
+    return { passwordHash, passwordOnce: true, passwordExpiresAt: micros(this.clock.now() + limits.oneTimePasswordS * 1e6) };
+  }
+
+  private identity(row: UserRow): Identity {
+    const plain = new Opener(this.keyOf(row.user)).open(row.sealed, context);
+    return JSON.parse(plain.toString('utf8')) as Identity;
+  }
+
+  private loginIndex(login: string): Buffer {
+    return createHmac('sha256', this.keys.index).update(login).digest();
+  }
+
+  /** The envelope's header names whose key it is: for a member of the staff, the user. */
+  private keyOf(user: string): DataKey {
+    return { patient: user as PatientId, epoch: 1, secret: Buffer.from(hkdfSync('sha256', this.keys.seal, Buffer.alloc(0), user, 32)) };
+  }
+}
