@@ -3,7 +3,7 @@ import { InvalidArgumentError, type Command } from 'commander';
 import { SpamerError } from '../core/errors.js';
 import { runDevice, runFleet, type DeviceOptions, type DeviceSummary } from '../device-emulator/device.js';
 import { openEdf } from '../device-emulator/edf.js';
-import { readKeyFile } from '../device-emulator/key.js';
+import { readAuthority, readKeyFile } from '../device-emulator/key.js';
 import type { FaultOptions } from '../device-emulator/faults.js';
 import { mappingNames, openTable } from '../device-emulator/open.js';
 import type { Source } from '../device-emulator/source.js';
@@ -15,6 +15,7 @@ import { action, command, positive, type CommonOptions } from './context.js';
 
 interface EmulateOptions extends CommonOptions {
   readonly url?: string;
+  readonly ca?: string;
   readonly key: string[];
   readonly wfdb?: string;
   readonly edf?: string;
@@ -66,6 +67,7 @@ export function emulate(): Command {
   ])
     .requiredOption('--key <file...>', 'key file of `device enroll`; several play one device each')
     .option('--url <url>', 'device stream; default: what the key file says')
+    .option('--ca <file>', 'PEM certificate of the authority that signed the certificate of a wss:// server, where it is a private one')
     .option('--wfdb <record>', 'path of a WFDB record, without ending')
     .option('--edf <file>', 'EDF file')
     .option('--vital <file>', 'file of Vital Recorder (.vital)')
@@ -109,6 +111,7 @@ async function deviceOptions(file: string, source: Source, options: EmulateOptio
   if (url === undefined) throw new SpamerError('bad_request', 'the key file names no address; give --url', { where: file });
   return {
     url, deviceId: key.device, privateKey: key.privateKey, source, speed: options.speed, frameSeconds: options.frame, signal,
+    ...(options.ca === undefined ? {} : { ca: await readAuthority(options.ca) }),
     ...(options.start === undefined ? {} : { startUs: Date.parse(options.start) * 1000 }),
     ...(options.buffer === undefined ? {} : { bufferDir: options.buffer }),
     ...(options.fault === undefined ? {} : { faults: options.fault }),

@@ -24,6 +24,8 @@ export interface ClientOptions {
   readonly url: string;
   readonly deviceId: string;
   readonly privateKey: Jwk;
+  /** PEM of the authority that signed the server's certificate, the only one to be trusted then; absent: those that Node trusts. */
+  readonly ca?: Buffer | undefined;
   readonly buffer: FrameBuffer;
   readonly faults: Faults;
   /** Device clock, µs. */
@@ -54,6 +56,9 @@ const attemptsMax = 4;
 const commandsRemembered = 256;
 const closedReplaced = 4001;
 const closedForbidden = 4003;
+
+/** Node's codes for a certificate that doesn't verify; waiting won't help. */
+const certificateFaults = /^(DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|UNABLE_TO_|CERT_|ERR_TLS_CERT_)/;
 
 interface Live {
   readonly socket: WebSocket;
@@ -88,7 +93,7 @@ export class DeviceClient {
     this.#fresh = !options.buffer.resumed;
   }
 
-  /** Stays connected until `signal`. @throws SpamerError `unauthenticated` after repeated refusals, `replaced`, `forbidden`. */
+  /** Stays connected until `signal`. @throws SpamerError `unauthenticated` after repeated refusals, `replaced`, `forbidden`, `unreachable` when the certificate is not trusted. */
   async run(signal: AbortSignal): Promise<void> {
     for (let failures = 0, refusals = 0; !signal.aborted;) {
       const ackedBefore = this.counts.acked;
@@ -98,6 +103,7 @@ export class DeviceClient {
       if (end.helloed) refusals = 0;
       if (end.code === closedReplaced) throw new SpamerError('replaced', 'another connection of this device took over');
       if (end.code === closedForbidden) throw new SpamerError('forbidden', 'the device was suspended or revoked');
+      if (end.untrusted) throw new SpamerError('unreachable', 'the certificate of the server is not trusted; `--ca` names the authority of a private one', { where: this.#options.url });
       if (end.status === 401 || end.status === 403) refusals += 1;
       if (refusals >= refusalsMax) throw new SpamerError('unauthenticated', 'the server refuses this device', { where: this.#options.url });
       const retryMs = (0.5 + Math.random() / 2) * (this.#options.backoffMs ?? 1000) * Math.min(backoffGrowthMax, 2 ** failures);
@@ -139,11 +145,12 @@ export class DeviceClient {
     });
   }
 
-  #connection(signal: AbortSignal): Promise<{ helloed: boolean; status: number | null; code: number }> {
-    const { url, deviceId, privateKey, now } = this.#options;
+  #connection(signal: AbortSignal): Promise<{ helloed: boolean; status: number | null; code: number; untrusted: boolean }> {
+    const { url, ca, deviceId, privateKey, now } = this.#options;
     return new Promise((resolve) => {
       const token = signDeviceToken({ device: deviceId, privateKey, nowMs: Math.floor(now() / 1000) });
-      const socket = new WebSocket(url, subprotocol, { headers: { authorization: `Bearer ${token}` }, perMessageDeflate: false, handshakeTimeout: 10_000, maxPayload: 1024 * 1024 });
+      const socket = new WebSocket(url, subprotocol, { headers: { authorization: `Bearer ${token}` }, perMessageDeflate: false, handshakeTimeout: 10_000, maxPayload: 1024 * 1024, ...(ca === undefined ? {} : { ca }) });
+      let untrusted = false;
       let status: number | null = null;
       let helloed = false;
       let heardAt = Date.now();
@@ -160,7 +167,7 @@ export class DeviceClient {
         request.destroy();
         socket.terminate();
       });
-      socket.on('error', () => undefined);
+      socket.on('error', (error: NodeJS.ErrnoException) => { untrusted = certificateFaults.test(error.code ?? ''); });
       socket.on('ping', () => { heardAt = Date.now(); });
       socket.on('message', (data: RawData) => {
         heardAt = Date.now();
@@ -172,7 +179,7 @@ export class DeviceClient {
         signal.removeEventListener('abort', abort);
         if (this.#live?.socket === socket) this.#live = null;
         if (helloed) this.#options.onEvent?.({ kind: 'disconnected', code, reason: reason.toString() });
-        resolve({ helloed, status, code });
+        resolve({ helloed, status, code, untrusted });
       });
       if (signal.aborted) abort();
     });
@@ -297,7 +304,8 @@ export class DeviceClient {
     live.pausedUntil = Date.now() + afterMs;
     live.progressAt = live.pausedUntil;
     if (afterMs === 0) this.offer();
-    else setTimeout(() => this.#pump(), afterMs).unref();
+    // A timer may fire within the last millisecond of its time, when the pause still holds.
+    else setTimeout(() => this.#pump(), afterMs + 1).unref();
   }
 
   /** Sends what the window allows; several frames share a message. */

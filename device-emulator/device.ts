@@ -9,6 +9,8 @@ import type { Source } from './source.js';
 export interface DeviceOptions {
   /** `ws://…/v1/stream` */
   readonly url: string;
+  /** PEM of the authority of the server's certificate, where it is a private one. */
+  readonly ca?: Buffer;
   readonly deviceId: string;
   readonly privateKey: Jwk;
   readonly source: Source;
@@ -53,8 +55,8 @@ export async function runDevice(options: DeviceOptions): Promise<DeviceSummary> 
   const startedAtUs = Date.now() * 1000;
   const now = (): number => faults.deviceTime(Date.now() * 1000, startedAtUs);
   const buffer = new FrameBuffer({ folder: options.bufferDir ?? null, ...(options.bufferBytesMax === undefined ? {} : { bytesMax: options.bufferBytesMax }) });
-  const { url, deviceId, privateKey, onEvent, onCommand, ackTimeoutMs, statusMs, backoffMs } = options;
-  const client = new DeviceClient({ url, deviceId, privateKey, buffer, faults, now, startedAtUs, onEvent, onCommand, ackTimeoutMs, statusMs, backoffMs });
+  const { url, ca, deviceId, privateKey, onEvent, onCommand, ackTimeoutMs, statusMs, backoffMs } = options;
+  const client = new DeviceClient({ url, ca, deviceId, privateKey, buffer, faults, now, startedAtUs, onEvent, onCommand, ackTimeoutMs, statusMs, backoffMs });
   const produced = { frames: 0, samples: 0 };
   const startUs = options.startUs ?? startOf(options, startedAtUs);
   const connected = client.run(signal).finally(() => stop.abort());

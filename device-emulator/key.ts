@@ -1,5 +1,5 @@
 /** A device's key pair, its key file, and the token it shows at the handshake (docs/protocol.md). */
-import { createPrivateKey, generateKeyPairSync, randomUUID, sign } from 'node:crypto';
+import { createPrivateKey, generateKeyPairSync, randomUUID, sign, X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { SpamerError } from '../core/errors.js';
 import { limits } from '../core/limits.js';
@@ -36,6 +36,17 @@ export async function readKeyFile(file: string): Promise<KeyFile> {
   const { device, privateKey, publicKey, url } = value as Partial<KeyFile>;
   if (typeof device !== 'string' || typeof privateKey !== 'object' || typeof publicKey !== 'object') throw wrong;
   return { device, privateKey, publicKey, ...(typeof url === 'string' ? { url } : {}) };
+}
+
+/** The certificates of a private authority, PEM. @throws SpamerError `not_found`, `bad_request` naming the file. */
+export async function readAuthority(file: string): Promise<Buffer> {
+  const pem = await readFile(file).catch((cause: unknown) => { throw new SpamerError('not_found', 'the certificate file cannot be read', { where: file, cause }); });
+  try {
+    new X509Certificate(pem);
+  } catch (cause) {
+    throw new SpamerError('bad_request', 'not a PEM certificate', { where: file, cause });
+  }
+  return pem;
 }
 
 export interface TokenOptions {

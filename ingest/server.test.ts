@@ -378,6 +378,33 @@ test('a taken port is told', async (t) => {
   await assert.rejects(startIngest(writer, ward, { port: server.port }), { code: 'port_taken' });
 });
 
+test('a certificate that cannot be read is told', async () => {
+  const tls = { certFile: '/no/such/cert.pem', keyFile: '/no/such/key.pem' };
+  await assert.rejects(startIngest(new MemoryWriter(), new Ward(), { tls }), { code: 'config_invalid', where: tls.certFile });
+});
+
+test('a connection that answers no ping is dropped within the idle timeout, and its session goes on with the next one [ONCE]', async (t) => {
+  const { ward, writer, server } = await setUp(t, { limits: { idleTimeoutS: 8 } });
+  const id = ward.addDevice();
+  const [quiet, answering] = [await TestDevice.connect(server.url, ward.token(id)), await TestDevice.connect(server.url, ward.token(ward.addDevice()))];
+  quiet.send(...range(1, 5).map((seq) => numericFrame(1, seq)));
+  await quiet.until(() => quiet.acked === 5);
+  // A device out of reach: it neither hears the ping nor answers it, and no FIN comes.
+  quiet.socket.pause();
+  const begun = performance.now();
+  await answering.until(() => server.counters.connections === 1, 14_000);
+  const tookS = (performance.now() - begun) / 1000;
+  t.diagnostic(`dropped after ${tookS.toFixed(1)} s of a timeout of 8 s`);
+  assert.ok(tookS > 4 && tookS < 13, `${tookS} s`);
+  assert.equal(answering.closeCode, null);
+  quiet.socket.terminate();
+  const back = await TestDevice.connect(server.url, ward.token(id));
+  assert.deepEqual([back.hello?.epoch, back.hello?.durableSeq], [1, 5]);
+  back.send(...range(4, 8).map((seq) => numericFrame(1, seq)));
+  await back.until(() => back.acked === 8);
+  assert.deepEqual(storedSeqs(ward, writer), range(1, 8));
+});
+
 test('received times go on after a restart although the clock went back', async (t) => {
   const { ward, writer } = await setUp(t);
   const ahead = Date.now() * 1000 + 3600e6;

@@ -113,9 +113,10 @@ export class IngestServer {
   #stopping: Promise<void> | null = null;
   #port = 0;
 
-  /** Listens when the promise resolves. @throws SpamerError `port_taken`, and what the writer throws. */
+  /** Listens when the promise resolves. @throws SpamerError `port_taken`, `config_invalid` (certificate), and what the writer throws. */
   static async start(parts: IngestParts): Promise<IngestServer> {
-    const server = new IngestServer(parts, await resumedClock(parts), await UpgradeCork.open());
+    const app = newApp(parts.settings.tls);
+    const server = new IngestServer(parts, await resumedClock(parts), app, await UpgradeCork.open());
     try {
       await server.#open();
     } catch (error) {
@@ -125,7 +126,7 @@ export class IngestServer {
     return server;
   }
 
-  private constructor(parts: IngestParts, clock: Clock, cork: UpgradeCork) {
+  private constructor(parts: IngestParts, clock: Clock, app: TemplatedApp, cork: UpgradeCork) {
     const { settings } = parts;
     const { counters } = this;
     this.#parts = parts;
@@ -142,9 +143,8 @@ export class IngestServer {
       onFailed: (session, code) => this.#failed(session, code),
     });
     this.#receiver = new Receiver({ ...settings, clock: parts.clock ?? systemClock, counters, commit: this.#commit, commands: this.#commands });
-    const { tls } = settings;
     this.#lobby = new Lobby({ halfOpenMax: settings.limits.halfOpenMax, socketsMax: settings.socketsMax }, counters);
-    this.#app = tls === null ? uws.App() : uws.SSLApp({ cert_file_name: tls.certFile, key_file_name: tls.keyFile });
+    this.#app = app;
   }
 
   get port(): number {
@@ -397,6 +397,15 @@ export class IngestServer {
     await new Promise((resolve) => setTimeout(resolve, farewellMs));
     this.#app.close();
     this.#cork.close();
+  }
+}
+
+function newApp(tls: IngestSettings['tls']): TemplatedApp {
+  if (tls === null) return uws.App();
+  try {
+    return uws.SSLApp({ cert_file_name: tls.certFile, key_file_name: tls.keyFile });
+  } catch (cause) {
+    throw new SpamerError('config_invalid', 'tls_cert_file and tls_key_file: must be readable PEM files that fit each other', { where: tls.certFile, cause });
   }
 }
 
