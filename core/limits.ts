@@ -17,6 +17,8 @@ export const limits = {
   windowFrames: 16_384,
   /** Frame bytes that one device may have unacknowledged: the window's other bound. */
   windowBytes: 1024 * 1024,
+  /** The least that Hello offers of it, however many devices are connected. */
+  windowBytesMin: 64 * 1024,
   /** Frame bytes of all devices between receipt and flush; above it frames are refused as `overloaded`, to be sent again. */
   pendingBytesMax: 64 * 1024 * 1024,
   /** Plain bytes sealed into one block. */
@@ -76,6 +78,7 @@ export const limits = {
 const relations: ReadonlyArray<readonly [string, boolean]> = [
   ['a message holds at least one largest frame', limits.messageBytesMax >= limits.frameBytesMax + 5],
   ['a block holds at least one largest frame', limits.blockBytesMax >= limits.frameBytesMax],
+  ['the least window holds a largest frame', limits.windowBytesMin >= limits.frameBytesMax],
   ['the window holds at least one largest message', limits.windowBytes >= limits.messageBytesMax],
   ['a record holds a largest block, sealed', limits.recordBytesMax >= limits.blockBytesMax + 64 * 1024],
   ['a record holds a largest chunk', limits.recordBytesMax >= limits.chunkBytesMax + limits.blockBytesMax],

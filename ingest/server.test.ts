@@ -378,6 +378,14 @@ test('a taken port is told', async (t) => {
   await assert.rejects(startIngest(writer, ward, { port: server.port }), { code: 'port_taken' });
 });
 
+test('the window that Hello offers shrinks as devices connect, down to one largest frame', async (t) => {
+  const { ward, server } = await setUp(t, { limits: { windowBytes: 1000, windowBytesMin: 100, pendingBytesMax: 3000 } });
+  const windows: number[] = [];
+  for (let i = 0; i < 20; i++) windows.push((await TestDevice.connect(server.url, ward.token(ward.addDevice()))).hello?.windowBytes ?? 0);
+  assert.deepEqual(windows.slice(0, 4), [1000, 750, 500, 375]);
+  assert.deepEqual(windows.slice(-6), [100, 100, 100, 100, 100, 100]);
+});
+
 test('a certificate that cannot be read is told', async () => {
   const tls = { certFile: '/no/such/cert.pem', keyFile: '/no/such/key.pem' };
   await assert.rejects(startIngest(new MemoryWriter(), new Ward(), { tls }), { code: 'config_invalid', where: tls.certFile });

@@ -350,7 +350,7 @@ export class IngestServer {
         epoch: session.durable.epoch,
         durableSeq: session.durable.seq,
         windowFrames: settings.limits.windowFrames,
-        windowBytes: settings.limits.windowBytes,
+        windowBytes: offeredWindowBytes(settings.limits, this.counters.connections),
         frameBytesMax: settings.limits.frameBytesMax,
         messageBytesMax: settings.limits.messageBytesMax,
         batchMs: settings.batchMs,
@@ -398,6 +398,14 @@ export class IngestServer {
     this.#app.close();
     this.#cork.close();
   }
+}
+
+/**
+ * Half of what all devices together may have pending, shared out among those connected: full windows of a thousand devices
+ * are sixteen times the room there is, and each frame was sent three times over. What is refused is the whole window still.
+ */
+function offeredWindowBytes({ windowBytes, windowBytesMin, pendingBytesMax }: IngestLimits, connections: number): number {
+  return Math.max(windowBytesMin, Math.min(windowBytes, Math.floor(pendingBytesMax / 2 / Math.max(1, connections))));
 }
 
 function newApp(tls: IngestSettings['tls']): TemplatedApp {
