@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { systemClock } from '../core/clock.js';
+import { cautious, systemClock } from '../core/clock.js';
 import { faultOf, openJournal } from '../core/journal.js';
 import type { ConsumedOffset, Writer } from '../log/log.js';
 import type { LmdbLog } from '../log/lmdb.js';
@@ -30,12 +30,14 @@ let pmr: Sink<ChunkRecord>;
 let freshnessMs: number | null = null;
 let retention: NodeJS.Timeout | undefined;
 const retainEveryMs = 60_000;
+/** An hour in which a clock that jumped ahead can be set right before anything is removed for it. */
+const retentionClock = cautious(systemClock, 3_600_000);
 
 /** Retention deletes with a flush, which may wait for a writer: so it runs here and not where sockets are served. Bounded per call, repeated while it finds something. */
 async function retain(): Promise<void> {
   try {
     let removed = true;
-    while (removed) removed = (await log.retain(systemClock.now())).removed.some(({ records }) => records > 0);
+    while (removed) removed = (await log.retain(retentionClock.now())).removed.some(({ records }) => records > 0);
   } catch (error) {
     journal.warn('retention failed; trying again', { fault: faultOf(error) });
   }
@@ -45,7 +47,7 @@ async function retain(): Promise<void> {
 function sinkParts<Row>(name: string, store: SinkParts<Row>['store'], decode: SinkParts<Row>['decode']): SinkParts<Row> {
   const hint = async (consumed: readonly ConsumedOffset[]): Promise<void> => {
     // Called after each commit of the store: from now on its rows can be queried.
-    if (name === 'analytics' && analytics.status().lastTimeUs > 0) freshnessMs = (systemClock.now() - analytics.status().lastTimeUs) / 1000;
+    if (name === 'analytics' && analytics.status().lastTimeUs > 0) freshnessMs = Math.max(0, systemClock.now() - analytics.status().lastTimeUs) / 1000;
     await writer.commit({ records: [], consumed: consumed.map((offset) => ({ ...offset, consumer: name })) });
   };
   return { log, store, decode, hint, journal, clock: systemClock };

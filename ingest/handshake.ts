@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { Clock } from '../core/clock.js';
 import { SpamerError } from '../core/errors.js';
 import { limits } from '../core/limits.js';
 import type { DeviceId } from '../core/ids.js';
@@ -27,35 +28,53 @@ export function bearerToken(authorization: string): string {
   return token;
 }
 
+interface Use {
+  readonly until: number;
+  /** On the clock that only grows; for what an earlier run left there is none, and the wall clock decides alone. */
+  readonly sinceMs: number;
+}
+
 /**
  * Ids of tokens that were used, until they expire: each opens one connection, over restarts too.
  * State table `tokens`: key SHA-256 of device and id in hex, value the expiry in µs as text.
+ * A token is forgotten only when both clocks agree: a wall clock that is ahead for a moment would otherwise make room for a replay
+ * when it is right again.
  */
 export class UsedTokens {
-  readonly #expiries = new Map<string, number>();
+  readonly #clock: Clock;
+  readonly #uses = new Map<string, Use>();
+
+  /** @param clock the one that tokens are verified by */
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
 
   /** Reads what an earlier run left. @returns writes that delete what has expired since. */
-  async load(writer: Writer, nowUs: number): Promise<readonly StateWrite[]> {
-    for (const { key, value } of await writer.stateScan(table, '')) this.#expiries.set(key, Number(Buffer.from(value).toString()));
-    return this.expire(nowUs);
+  async load(writer: Writer): Promise<readonly StateWrite[]> {
+    for (const { key, value } of await writer.stateScan(table, '')) this.#uses.set(key, { until: Number(Buffer.from(value).toString()), sinceMs: -Infinity });
+    return this.expire();
   }
 
   /** Claims the token at once, so that two handshakes with it can't both pass. @returns the write that makes it durable. */
   claim(token: DeviceToken): StateWrite {
     const key = createHash('sha256').update(`${token.device}\n${token.id}`).digest('hex');
-    if (this.#expiries.has(key)) throw new SpamerError('unauthenticated', 'token used before');
+    if (this.#uses.has(key)) throw new SpamerError('unauthenticated', 'token used before');
     const until = token.expiresAtUs + limits.clockSkewMaxS * 1e6;
-    this.#expiries.set(key, until);
+    this.#uses.set(key, { until, sinceMs: this.#clock.elapsedMs() });
     return { table, key, value: Buffer.from(String(until)) };
   }
 
-  expire(nowUs: number): readonly StateWrite[] {
+  expire(): readonly StateWrite[] {
+    const [nowUs, nowMs] = [this.#clock.now(), this.#clock.elapsedMs()];
     const expired: StateWrite[] = [];
-    for (const [key, until] of this.#expiries) {
-      if (until >= nowUs) continue;
-      this.#expiries.delete(key);
+    for (const [key, { until, sinceMs }] of this.#uses) {
+      if (until >= nowUs || nowMs - sinceMs < rememberedMs) continue;
+      this.#uses.delete(key);
       expired.push({ table, key, value: null });
     }
     return expired;
   }
 }
+
+/** The longest that a token can be good, by a clock that is off as far as is forgiven. */
+const rememberedMs = (limits.deviceTokenAgeMaxS + 2 * limits.clockSkewMaxS) * 1000;

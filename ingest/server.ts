@@ -103,7 +103,7 @@ export class IngestServer {
   readonly #clock: Clock;
   readonly #cork: UpgradeCork;
   readonly #sessions: Sessions;
-  readonly #used = new UsedTokens();
+  readonly #used: UsedTokens;
   readonly #commit: GroupCommit;
   readonly #commands = new Commands();
   readonly #receiver: Receiver;
@@ -131,6 +131,7 @@ export class IngestServer {
     const { counters } = this;
     this.#parts = parts;
     this.#clock = clock;
+    this.#used = new UsedTokens(parts.clock ?? systemClock);
     this.#cork = cork;
     this.#sessions = new Sessions((device) => this.#loadSession(device));
     this.#commit = new GroupCommit({
@@ -195,7 +196,7 @@ export class IngestServer {
   }
 
   async #open(): Promise<void> {
-    const expired = await this.#used.load(this.#parts.writer, this.#clock.now());
+    const expired = await this.#used.load(this.#parts.writer);
     if (expired.length > 0) await this.#parts.writer.commit({ records: [], state: expired });
     this.#route();
     await this.#listen();
@@ -203,7 +204,7 @@ export class IngestServer {
   }
 
   #expire(): void {
-    const expired = this.#used.expire(this.#clock.now());
+    const expired = this.#used.expire();
     // Left for the next start when it fails: an expired id opens nothing anyway.
     if (expired.length > 0) this.#commit.join(expired).catch(() => undefined);
   }
