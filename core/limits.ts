@@ -24,7 +24,7 @@ export const limits = {
   /** Plain bytes sealed into one block. */
   blockBytesMax: 1024 * 1024,
   /** Bytes that may wait in one device's socket for a slow reader. */
-  socketBackpressureBytesMax: 256 * 1024,
+  socketBackpressureBytesMax: 64 * 1024,
   connectionsMax: 50_000,
   /** A connection that sends nothing, not even a pong, for so long is closed. */
   idleTimeoutS: 60,

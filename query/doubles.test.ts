@@ -160,7 +160,7 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
     },
     metrics: {
       read: async () => ({
-        frames: 7, samples: 1750, bytes: 9000, acks: 3, connections: 1, nacksByCode: { seq_gap: 1 }, rejectsByReason: { value_out_of_range: 10 }, setAside: { anonymize: 2 },
+        frames: 7, samples: 1750, bytes: 9000, acks: 3, connections: 1, halfOpen: 4, halfOpenRefused: 5, handshakesRefused: 6, nacksByCode: { seq_gap: 1 }, rejectsByReason: { value_out_of_range: 10 }, setAside: { anonymize: 2 },
         lag: [{ stage: 'record', topic: 'vitals.raw', partition: 0, records: 2 }, { stage: 'record', topic: 'vitals.raw', partition: 1, records: 3 }],
         freshnessMs: 850, flush: { buckets: [{ le: 0.001, count: 2 }, { le: 0.01, count: 3 }], sumS: 0.004, count: 3 },
       }),

@@ -15,7 +15,10 @@ export class Metrics {
   readonly #nacks = this.#counter('spamer_nacks_total', 'Frames not taken, by code.', ['code']);
   readonly #rejects = this.#counter('spamer_rejected_samples_total', 'Samples that failed validation, by reason.', ['reason']);
   readonly #setAside = this.#counter('spamer_set_aside_records_total', 'Stored records that could not be read and were passed over, by stage.', ['stage']);
+  readonly #handshakesRefused = this.#counter('spamer_handshakes_refused_total', 'Devices not let in, for whatever reason.');
+  readonly #halfOpenRefused = this.#counter('spamer_half_open_refused_total', 'Sockets closed at once, since too many were half open.');
   readonly #connections = this.#gauge('spamer_connections', 'Devices connected.');
+  readonly #halfOpen = this.#gauge('spamer_half_open_connections', "Sockets on the device port that are not yet a device's.");
   readonly #lag = this.#gauge('spamer_lag_records', 'Records that a stage or sink has still to read.', ['stage', 'topic', 'partition']);
   readonly #freshness = this.#gauge('spamer_freshness_seconds', 'From receipt to queryable, of what was stored last.');
 
@@ -32,7 +35,10 @@ export class Metrics {
   }
 
   #copy(snapshot: MetricsSnapshot): void {
-    for (const [counter, value] of [[this.#frames, snapshot.frames], [this.#samples, snapshot.samples], [this.#bytes, snapshot.bytes], [this.#acks, snapshot.acks]] as const) {
+    const { frames, samples, bytes, acks, handshakesRefused, halfOpenRefused } = snapshot;
+    for (const [counter, value] of [
+      [this.#frames, frames], [this.#samples, samples], [this.#bytes, bytes], [this.#acks, acks], [this.#handshakesRefused, handshakesRefused], [this.#halfOpenRefused, halfOpenRefused],
+    ] as const) {
       counter.reset();
       counter.inc(value);
     }
@@ -40,6 +46,7 @@ export class Metrics {
     this.#copyLabelled(this.#rejects, 'reason', snapshot.rejectsByReason);
     this.#copyLabelled(this.#setAside, 'stage', snapshot.setAside);
     this.#connections.set(snapshot.connections);
+    this.#halfOpen.set(snapshot.halfOpen);
     this.#freshness.set(snapshot.freshnessMs === null ? NaN : snapshot.freshnessMs / 1000);
     this.#lag.reset();
     for (const { stage, topic, partition, records } of snapshot.lag) this.#lag.set({ stage, topic, partition }, records);

@@ -235,6 +235,10 @@ export interface MetricsSnapshot {
   readonly bytes: number;
   readonly acks: number;
   readonly connections: number;
+  /** Sockets on the device port that are not yet a device's, and those closed at once since there were too many. */
+  readonly halfOpen: number;
+  readonly halfOpenRefused: number;
+  readonly handshakesRefused: number;
   readonly nacksByCode: Readonly<Record<string, number>>;
   readonly rejectsByReason: Readonly<Record<string, number>>;
   /** Records that a stage or sink could not read, since the start of the process. */

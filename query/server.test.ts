@@ -193,7 +193,7 @@ test('metrics are Prometheus text with lag, flushes and rejects, and no identity
   const api = await served(t);
   await api.inject({ url: '/metrics' });
   const { body } = await api.inject({ url: '/metrics' });
-  for (const line of ['spamer_frames_total 7', 'spamer_lag_records{stage="record",topic="vitals.raw",partition="1"} 3', 'spamer_set_aside_records_total{stage="anonymize"} 2', 'spamer_rejected_samples_total{reason="value_out_of_range"} 10', 'spamer_flush_seconds_bucket{le="+Inf"} 3', 'spamer_freshness_seconds 0.85']) assert.ok(body.includes(`${line}\n`), line);
+  for (const line of ['spamer_frames_total 7', 'spamer_half_open_connections 4', 'spamer_half_open_refused_total 5', 'spamer_handshakes_refused_total 6', 'spamer_lag_records{stage="record",topic="vitals.raw",partition="1"} 3', 'spamer_set_aside_records_total{stage="anonymize"} 2', 'spamer_rejected_samples_total{reason="value_out_of_range"} 10', 'spamer_flush_seconds_bucket{le="+Inf"} 3', 'spamer_freshness_seconds 0.85']) assert.ok(body.includes(`${line}\n`), line);
   assert.ok(!body.includes(patient) && !body.includes(device));
 });
 
