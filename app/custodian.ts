@@ -7,6 +7,7 @@ import { SpamerError } from '../core/errors.js';
 import { micros, type DeviceId, type Micros, type PatientId, type Pseudonym, type StudyId } from '../core/ids.js';
 import { limits } from '../core/limits.js';
 import { ageAt, assignGroups, generalize, zip3Of, type Attributes, type Member, type ReleasedMember } from '../registry/groups.js';
+import type { Claim, KeptRequest } from '../registry/idempotency.js';
 import { levelsOf, parsePolicy } from '../registry/policy.js';
 import { openPglite } from '../registry/postgres.js';
 import { roles, sexes, type DeviceEntry, type DeviceState, type Identity, type Membership, type PatientRow, type Release, type Role, type StudyRow, type TokenHolder, type TokenScope } from '../registry/records.js';
@@ -355,6 +356,20 @@ export class Custodian {
       if (secret !== null && row.generation !== null) released.push({ study: row.study, patient: row.patient, pseudonym: secret.pseudonym, generation: row.generation });
     }
     return { generation, released };
+  }
+
+  // Idempotency keys of the HTTP API
+
+  claimKey(claim: Claim): Promise<KeptRequest | null> {
+    return this.registry.claimKey(claim);
+  }
+
+  finishKey(id: Uint8Array, status: number, sealed: Uint8Array): Promise<void> {
+    return this.registry.finishKey(id, status, sealed);
+  }
+
+  releaseKey(id: Uint8Array): Promise<void> {
+    return this.registry.releaseKey(id);
   }
 
   // Tokens of the HTTP API

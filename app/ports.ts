@@ -53,6 +53,7 @@ export function queryPorts(parts: Parts): QueryPorts {
     ledger: openBooks(log, stores),
     devices: devicesOf(parts),
     log,
+    idempotency: { claim: (claim) => custodian.claimKey(claim), finish: (id, status, sealed) => custodian.finishKey(id, status, sealed), release: (id) => custodian.releaseKey(id) },
     opener: { open: (sealed, context) => vault.open(envelopeKey(sealed).patient, sealed, context) },
     metrics: { read: () => readMetrics(parts) },
     journal: parts.journal,

@@ -1,5 +1,7 @@
+import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../core/config.js';
 import { SpamerError, verdicts, type ErrorCode } from '../core/errors.js';
 import { silentJournal } from '../core/journal.js';
@@ -50,8 +52,8 @@ function readAdminToken(dataDir: string): string {
 }
 
 function client(base: string, token: string, close: () => Promise<void>): Server {
-  const request = async (method: string, path: string, body?: unknown): Promise<Response> => {
-    const headers: Record<string, string> = { authorization: `Bearer ${token}` };
+  const request = async (method: string, path: string, body?: unknown, key?: string): Promise<Response> => {
+    const headers: Record<string, string> = { authorization: `Bearer ${token}`, ...(key === undefined ? {} : { 'idempotency-key': key }) };
     if (body !== undefined) headers['content-type'] = 'application/json';
     let response: Response;
     try {
@@ -66,12 +68,31 @@ function client(base: string, token: string, close: () => Promise<void>): Server
     get: (path) => request('GET', path),
     json: async (path) => (await request('GET', path)).json(),
     send: async (method, path, body) => {
-      const response = await request(method, path, body);
+      const response = await (method === 'POST' ? again((key) => request(method, path, body, key)) : request(method, path, body));
       return response.status === 204 ? null : response.json();
     },
     as: (other) => client(base, other, close),
     close,
   };
+}
+
+const pausesMs = [200, 800];
+
+/**
+ * Sends a creating request again when the connection broke or the server had no room: under one key, so that it is done once even
+ * where it was the answer that got lost.
+ */
+async function again(send: (key: string) => Promise<Response>): Promise<Response> {
+  const key = randomUUID();
+  for (const pause of pausesMs) {
+    try {
+      return await send(key);
+    } catch (error) {
+      if (!(error instanceof SpamerError) || !error.retry) throw error;
+      await sleep(pause);
+    }
+  }
+  return send(key);
 }
 
 async function problemOf(response: Response): Promise<SpamerError> {

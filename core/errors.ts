@@ -48,6 +48,7 @@ export const verdicts = {
   bad_request: { retry: false, status: 400, remedy: 'Correct the request as the detail says.' },
   not_found: { retry: false, status: 404, remedy: 'Check the path.' },
   conflict: { retry: false, status: 409, remedy: 'It exists already, or has changed meanwhile.' },
+  key_reused: { retry: false, status: 422, remedy: 'Use a new Idempotency-Key for another request.' },
   too_large: { retry: false, status: 413, remedy: 'Ask for less at a time.' },
   // Stored data
   decryption_failed: { retry: false, status: 500, remedy: 'The sealed bytes do not open under their key; they were set aside.' },

@@ -46,6 +46,8 @@ export const limits = {
   commitBytesMax: 32 * 1024 * 1024,
   /** Data keys that one thread keeps opened. */
   dataKeysCachedMax: 20_000,
+  /** Idempotency keys that are kept at once; each lasts a day. */
+  idempotencyKeysMax: 100_000,
   /** Answers of the registry that are kept until anything in it is written, of each kind. */
   registryAnswersCachedMax: 20_000,
   /** Sealings under one session key; far below the 2^32 of a random 96-bit nonce, and counted. */

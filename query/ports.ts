@@ -255,6 +255,14 @@ export interface MetricsSource {
   read(): Promise<MetricsSnapshot>;
 }
 
+/** Where claimed keys and answers are kept; durable before it resolves. `registry/idempotency.ts` has these very shapes. */
+export interface IdempotencyStore {
+  /** null: the key is the caller's now. */
+  claim(claim: { readonly id: Uint8Array; readonly fingerprint: Uint8Array; readonly attempt: string; readonly nowUs: number; readonly expiresUs: number }): Promise<{ readonly fingerprint: Uint8Array; readonly attempt: string; readonly answer: { readonly status: number; readonly sealed: Uint8Array } | null } | null>;
+  finish(id: Uint8Array, status: number, sealed: Uint8Array): Promise<void>;
+  release(id: Uint8Array): Promise<void>;
+}
+
 export interface Readiness {
   readonly ready: boolean;
   readonly parts: Readonly<Record<string, boolean>>;
@@ -282,6 +290,8 @@ export interface QueryPorts {
   readonly log: LogReader;
   readonly opener: Opener;
   readonly metrics: MetricsSource;
+  /** Absent: the header is ignored. */
+  readonly idempotency?: IdempotencyStore;
   readonly journal: Journal;
   /** Every decision is an entry before its act happens [DENY]. */
   readonly audit?: Auditor;

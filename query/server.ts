@@ -9,6 +9,7 @@ import { access, installAccess } from './access.js';
 import { adminRoutes } from './admin.js';
 import { analyticsRoutes } from './analytics.js';
 import type { Api } from './api.js';
+import { idempotencyHeader, installIdempotency, takesKey } from './idempotency.js';
 import { liveRoutes } from './live.js';
 import { contentSecurityPolicy, pageRoutes } from './page.js';
 import { peopleRoutes } from './people.js';
@@ -33,6 +34,7 @@ export async function buildServer(ports: QueryPorts, options: QueryOptions): Pro
   installProblems(api, ports.journal);
   installHeaders(api);
   installAccess(api, ports);
+  if (ports.idempotency !== undefined) installIdempotency(api, { store: ports.idempotency, journal: ports.journal, now: () => ports.now() });
   api.addHook('onRoute', describeRefusals);
   // In a plugin, so that the description sees every route.
   await api.register(async (scope) => routes(scope as unknown as Api, ports, options));
@@ -64,12 +66,13 @@ function description(options: QueryOptions): object {
 }
 
 /** Every route that is not public says in the description that it wants a token, and how it refuses. */
-function describeRefusals(route: { method: string | string[]; url: string; schema?: { hide?: boolean; security?: unknown; response?: unknown } }): void {
+function describeRefusals(route: { method: string | string[]; url: string; schema?: { hide?: boolean; security?: unknown; headers?: unknown; response?: unknown } }): void {
   const schema = (route.schema ??= {});
   const method = Array.isArray(route.method) ? (route.method[0] ?? 'GET') : route.method;
   const problem = { description: 'Problem document', content: { 'application/problem+json': { schema: { $ref: 'Problem#' } } } };
   const isPublic = access[`${method === 'HEAD' ? 'GET' : method} ${route.url}`] === 'public';
   if (!isPublic) schema.security = [{ bearer: [] }];
+  if (takesKey(method, route.url)) schema.headers = { type: 'object', properties: idempotencyHeader };
   schema.response = { ...(schema.response ?? { 200: { description: 'Success' } }), ...(isPublic ? {} : { 401: problem, 403: problem }), '4xx': problem };
 }
 

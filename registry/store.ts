@@ -2,6 +2,7 @@ import { SpamerError } from '../core/errors.js';
 import { micros, type DeviceId, type Micros, type PatientId, type StudyId } from '../core/ids.js';
 import type { Binding, DeviceEntry, DeviceJwk, DeviceState, PatientRow, Role, StudyRow, TokenHolder, TokenScope } from './records.js';
 import { limits } from '../core/limits.js';
+import { claimKey, finishKey, releaseKey, type Claim, type KeptRequest } from './idempotency.js';
 import { Memo } from './memo.js';
 import type { Policy } from './policy.js';
 import type { SqlClient, SqlDatabase } from './sql.js';
@@ -214,6 +215,20 @@ export class Registry {
 
   async releasedSince(generation: number): Promise<CohortRow[]> {
     return this.db.query<CohortRow>(`SELECT ${cohortColumns} FROM cohort WHERE release_generation > $1 ORDER BY release_generation, study, patient`, [generation]);
+  }
+
+  // Idempotency keys
+
+  claimKey(claim: Claim): Promise<KeptRequest | null> {
+    return claimKey(this.db, claim);
+  }
+
+  finishKey(id: Uint8Array, status: number, sealed: Uint8Array): Promise<void> {
+    return finishKey(this.db, id, status, sealed);
+  }
+
+  releaseKey(id: Uint8Array): Promise<void> {
+    return releaseKey(this.db, id);
   }
 
   // Tokens
