@@ -1,8 +1,9 @@
 import { sendAll, Start, type Sent } from './generator.js';
 import { readings, waves } from './loads.js';
 import { bareSink, mosquitto } from './peers.js';
+import { peakMemoryMb, spent, threadSeconds } from './process.js';
 import { say, thousands, type Row } from './report.js';
-import { enrol, fresh, peakMemoryMb, settle, tokenOf, type Device } from './server.js';
+import { enrol, fresh, settle, tokenOf, type Device } from './server.js';
 
 /**
  * 1,000,000 single-reading frames from one device, each durably acked, against Mosquitto QoS 1. The two take turns, since a machine's
@@ -30,10 +31,12 @@ async function oneDeviceAt(count: number, framesPerMessage: number): Promise<num
   try {
     const [device] = await enrol(run.server, 1);
     const load = readings(count, framesPerMessage);
+    const before = threadSeconds(run.pid);
     const sent = await sendAll(run.ingest, tokenOf(device as Device), load);
     const dry = await settle(run.server, count);
     const speed = sent.frames / sent.seconds;
     say(`  ours, ${framesPerMessage} a message: ${thousands(speed)} frames/s; in both stores ${dry.toFixed(1)} s after the last ack; peak memory ${thousands(peakMemoryMb(run.pid))} MB`);
+    say(`  ${spent(before, threadSeconds(run.pid))}`);
     return speed;
   } finally {
     await run.end();
@@ -55,10 +58,12 @@ export async function thousandDevices(quick: boolean): Promise<Row[]> {
   const run = await fresh();
   try {
     const enrolled = await enrol(run.server, devices);
+    const before = threadSeconds(run.pid);
     const ours = await together(devices, (start) => enrolled.map((device) => sendAll(run.ingest, tokenOf(device), load, { start, windowMax })));
     say(`  ours: ${thousands(ours)} frames/s; waiting for the stores`);
     const dry = await settle(run.server, each * devices * samples);
     say(`  in both stores ${dry.toFixed(1)} s after the last ack; peak memory ${thousands(peakMemoryMb(run.pid))} MB`);
+    say(`  handshakes and frames: ${spent(before, threadSeconds(run.pid))}`);
     return [{ what: `${load.bytesPerMessage}-byte frames from ${thousands(devices)} devices`, ours: `${thousands(ours)} frames/s`, peer: `bare sink: ${thousands(bare)} frames/s`, ratio: ours / bare, needs: 0.25, goal: 0.5 }];
   } finally {
     await run.end();

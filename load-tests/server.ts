@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { generateDeviceKey, signDeviceToken, type DeviceKey } from '../device-emulator/key.js';
@@ -66,9 +66,3 @@ export async function settle(server: Api, samples: number, timeoutMs = 300_000):
   if (stored !== samples || !balanced) throw new RangeError(`sent ${samples} samples, stored ${stored}, balanced ${String(balanced)}`);
   return seconds;
 }
-
-/** From here on the peak is counted anew: the first start, which creates the registry's database, is then left out. */
-export const forgetPeak = (pid: number): void => writeFileSync(`/proc/${pid}/clear_refs`, '5');
-
-/** Peak resident memory of a process so far, in MB of 2^20 bytes. */
-export const peakMemoryMb = (pid: number): number => Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? NaN) / 1024;

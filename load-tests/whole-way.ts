@@ -1,8 +1,9 @@
 import { sendAll } from './generator.js';
 import { ecgLeadII, heartRate, waves } from './loads.js';
 import { Probe } from './probe.js';
+import { forgetPeak, peakMemoryMb, privateMemoryMb, spent, threadSeconds } from './process.js';
 import { percentile, say, thousands, type Row } from './report.js';
-import { enrol, forgetPeak, fresh, peakMemoryMb, settle, tokenOf, type Device, type Fresh } from './server.js';
+import { enrol, fresh, settle, tokenOf, type Device, type Fresh } from './server.js';
 
 const devices = 100;
 const samplesPerFrame = 250;
@@ -30,6 +31,9 @@ async function measure(run: Fresh, enrolled: readonly Device[], probe: Probe, { 
   const load = waves(Math.round(messagesPerS * seconds) * framesPerMessage, samplesPerFrame, framesPerMessage);
   const peakOfStart = peakMemoryMb(run.pid);
   forgetPeak(run.pid);
+  const before = threadSeconds(run.pid);
+  let privatePeak = 0;
+  const looking = setInterval(() => { privatePeak = Math.max(privatePeak, privateMemoryMb(run.pid)); }, 200);
   const begin = performance.now();
   const sending = Promise.all(enrolled.map((device) => sendAll(run.ingest, tokenOf(device), load, { messagesPerS })));
   await probe.warmUp(30_000);
@@ -39,13 +43,15 @@ async function measure(run: Fresh, enrolled: readonly Device[], probe: Probe, { 
   const freshness = await probe.stop(60_000);
   const total = devices * (load.starts.length - 1) * framesPerMessage * samplesPerFrame;
   await settle(run.server, total + probe.sent);
+  clearInterval(looking);
   const through = (performance.now() - begin) / 1000;
   const peakOfRun = peakMemoryMb(run.pid);
   const peak = Math.max(peakOfStart, peakOfRun);
   const p50 = percentile(freshness, 0.5);
   const p99 = percentile(freshness, 0.99);
   say(`  ${thousands(total)} samples acked in ${acked.toFixed(1)} s (asked for ${thousands(samplesPerS)}/s, was ${thousands(total / acked)}/s), counted in both stores ${(through - acked).toFixed(1)} s later`);
-  say(`  freshness of ${freshness.length} readings: p50 ${p50.toFixed(0)} ms, p99 ${p99.toFixed(0)} ms, longest ${Math.max(...freshness).toFixed(0)} ms; peak memory ${Math.ceil(peakOfRun)} MB, ${Math.ceil(peakOfStart)} MB while starting`);
+  say(`  freshness of ${freshness.length} readings: p50 ${p50.toFixed(0)} ms, p99 ${p99.toFixed(0)} ms, longest ${Math.max(...freshness).toFixed(0)} ms; peak memory ${Math.ceil(peakOfRun)} MB (${Math.ceil(privatePeak)} MB without mapped files), ${Math.ceil(peakOfStart)} MB until then`);
+  say(`  ${spent(before, threadSeconds(run.pid))}`);
   const rate = total / through;
   return [
     { what: `whole way for ${acked.toFixed(0)} s, until counted in both stores`, ours: `${thousands(rate)} samples/s`, peer: '500,000 samples/s', ratio: rate / 500_000, needs: 1, goal: 4 },

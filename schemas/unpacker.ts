@@ -23,10 +23,15 @@ export interface DecodedFrame {
 
 export const eventKinds: readonly EventKind[] = ['OTHER', 'ALARM', 'LEAD_OFF', 'GAP', 'MARK'];
 
+const nothing = new Int32Array(0);
+
 /** Reads what the scan has found sound, so it checks nothing. */
 export class Unpacker {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
+  /** Room for the samples of many waveforms: an array of its own for each costs an allocation outside the heap, and more to be rid of it. */
+  #room = nothing;
+  #used = 0;
   pos: number;
 
   constructor(bytes: Uint8Array, pos = 0) {
@@ -75,9 +80,18 @@ export class Unpacker {
 
   #samples(): Int32Array {
     const count = this.#block();
-    const samples = new Int32Array(count);
+    const samples = this.#take(count);
     this.#fill(samples, 0, count);
     return this.#moreSamples(samples, count);
+  }
+
+  /** A sample takes a byte or more, so there are no more to come than bytes are left. */
+  #take(count: number): Int32Array {
+    if (this.#room.length - this.#used < count) {
+      this.#room = new Int32Array(this.#bytes.length - this.pos);
+      this.#used = 0;
+    }
+    return this.#room.subarray(this.#used, (this.#used += count));
   }
 
   /** One block is the rule. A stranger may send one for each sample, so room doubles. */

@@ -1,0 +1,42 @@
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+
+/** What Linux tells of the server's process, seen from outside. */
+
+const statusMb = (pid: number, field: string): number => Number(new RegExp(`${field}:\\s+(\\d+)`).exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? NaN) / 1024;
+
+/** Peak resident memory so far, in MB of 2^20 bytes: mapped pages of the log's files are in it, though the system can take them back at any time. */
+export const peakMemoryMb = (pid: number): number => statusMb(pid, 'VmHWM');
+
+/** Resident memory of its own, now, without mapped files. */
+export const privateMemoryMb = (pid: number): number => statusMb(pid, 'RssAnon');
+
+/** From here on the peak is counted anew: the start is then left out. */
+export const forgetPeak = (pid: number): void => writeFileSync(`/proc/${pid}/clear_refs`, '5');
+
+export interface ThreadSeconds { readonly thread: number; readonly user: number; readonly system: number }
+
+const ticksPerS = 100;
+
+/** CPU seconds of each thread so far, in the order in which they were started. */
+export function threadSeconds(pid: number): ThreadSeconds[] {
+  const threads = readdirSync(`/proc/${pid}/task`).map(Number).sort((a, b) => a - b);
+  return threads.flatMap((thread) => {
+    try {
+      const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'utf8');
+      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      return [{ thread, user: Number(fields[11]) / ticksPerS, system: Number(fields[12]) / ticksPerS }];
+    } catch {
+      // It has ended since the folder was read.
+      return [];
+    }
+  });
+}
+
+/** What was spent between two looks: the whole, and each thread that spent a fifth of a second, as user+system. */
+export function spent(before: readonly ThreadSeconds[], after: readonly ThreadSeconds[]): string {
+  const known = new Map(before.map((one) => [one.thread, one]));
+  const each = after.map(({ thread, user, system }) => ({ user: user - (known.get(thread)?.user ?? 0), system: system - (known.get(thread)?.system ?? 0) }));
+  const sum = each.reduce((total, { user, system }) => total + user + system, 0);
+  const busy = each.filter(({ user, system }) => user + system >= 0.2).map(({ user, system }) => `${user.toFixed(1)}+${system.toFixed(1)}`);
+  return `${sum.toFixed(1)} CPU s, threads in order of their start (user+system): ${busy.join(', ')}`;
+}
