@@ -5,6 +5,7 @@ import type { Log, NewRecord, StoredRecord, Writer } from '../log/log.js';
 import { encode, encodeBody } from '../schemas/codec.js';
 import { encodeFrameBody } from '../schemas/frames.js';
 import { schemaIds } from '../schemas/ids.js';
+import { encodeRun } from '../schemas/runs.js';
 import type { Block, Rejected, RejectReason } from '../schemas/types.js';
 import { anonymize, firstReading, takenCounts } from './anonymize.js';
 import { Anchors } from './anchors.js';
@@ -208,7 +209,7 @@ export class AnonymizeWork implements StageWork {
     const anchorUs = (await this.#anchors.get(patient, part.study)) ?? firstReading(frames, part.policy) ?? 0;
     const { runs, numerics, counts } = anonymize(frames, { ...part, group: part.group, anchorUs });
     const key = uuidBytes(part.pseudonym);
-    for (const run of runs) output.append(this.#settings.anonymizedTopic, key, encode('AnonymizedRun', run));
+    for (const run of runs) output.append(this.#settings.anonymizedTopic, key, encodeRun(run));
     for (const numeric of numerics) output.append(this.#settings.anonymizedTopic, key, encode('AnonymizedNumeric', numeric));
     for (const [code, samples] of counts) {
       const name = `${part.study}/${part.pseudonym}/${code}`;
