@@ -17,12 +17,15 @@ const jwk = (): DeviceJwk => ({ kty: 'OKP', crv: 'Ed25519', x: randomBytes(32).t
 
 test('a registry that keeps answers', { timeout: 120_000 }, async (t) => {
   const dir = mkdtempSync(join(tmpdir(), 'spamer-registry-'));
-  t.after(() => rmSync(dir, { recursive: true, force: true }));
   const db = await openPglite(join(dir, 'registry'));
   let queries = 0;
   const counted: SqlDatabase = { ...db, query: (sql, params) => (queries++, db.query(sql, params)) };
   const registry = new Registry(counted);
-  t.after(() => registry.close());
+  // Hooks run in the order in which they were given: the database writes its last when it is closed.
+  t.after(async () => {
+    await registry.close();
+    rmSync(dir, { recursive: true, force: true });
+  });
   const patient = randomUUID() as PatientId;
   const device = randomUUID() as DeviceId;
   const hash = randomBytes(32);
