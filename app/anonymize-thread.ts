@@ -1,6 +1,8 @@
+import type { PatientId } from '../core/ids.js';
 import { openJournal } from '../core/journal.js';
 import { anonymizeDefaults, AnonymizeWork, type AnonymizeStats } from '../processors/anonymize-stage.js';
 import { Stage, stageDefaults, type LoopStats } from '../processors/stage.js';
+import type { Vault } from '../processors/vault.js';
 import type { Writer } from '../log/log.js';
 import type { LmdbLog } from '../log/lmdb.js';
 import type { Custodian } from './custodian.js';
@@ -11,12 +13,15 @@ import { offer, openLog, threadData } from './worker.js';
 
 export interface AnonymizeThread extends ThreadApi {
   stats(): Promise<AnonymizeStats & LoopStats>;
+  /** Drops the keys of a patient [ERASED]. */
+  forget(patient: PatientId): Promise<void>;
 }
 
 const { config, ports } = threadData;
 const journal = openJournal('anonymize', config.log_level);
 let log: LmdbLog;
 let writer: Writer;
+let vault: Vault;
 let work: AnonymizeWork;
 let stage: Stage;
 
@@ -25,8 +30,9 @@ const api: AnonymizeThread = {
     const custodian = connect<Custodian>(ports['custodian'] as NonNullable<(typeof ports)['custodian']>).api;
     log = await openLog(config, journal);
     writer = await log.writer('anonymize');
+    vault = vaultOf(custodian);
     const validate = { skewMaxUs: config.clock_skew_max_s * 1e6, ageMaxUs: null };
-    work = new AnonymizeWork({ log, writer, vault: vaultOf(custodian), memberships: membershipsOf(custodian), journal }, { ...anonymizeDefaults, validate });
+    work = new AnonymizeWork({ log, writer, vault, memberships: membershipsOf(custodian), journal }, { ...anonymizeDefaults, validate });
     stage = new Stage(log, writer, work, { ...stageDefaults, topic: 'vitals.raw', partitions: config.log_partitions }, journal);
     stage.start();
   },
@@ -35,6 +41,7 @@ const api: AnonymizeThread = {
     await writer.close();
     await log.close();
   },
+  forget: async (patient) => vault.forget(patient),
   stats: async () => ({ ...work.stats, ...stage.stats }),
 };
 offer(api);

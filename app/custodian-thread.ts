@@ -10,9 +10,10 @@ let custodian: Custodian | undefined;
 offer({
   start: async () => {
     const { data_dir: dir, passphrase, log_level: level } = threadData.config;
-    custodian = await Custodian.open({ dir, passphrase, kms: kmsOf(threadData.config) });
+    custodian = await Custodian.open({ dir, passphrase, kms: kmsOf(threadData.config), retentionDaysMin: threadData.config.erasure_retention_days_min });
     if (custodian.warning !== null) openJournal('custodian', level).warn(custodian.warning);
-    for (const [name, port] of Object.entries(threadData.ports)) serve(port, name === 'people' ? custodian.people : custodian);
+    const own: Readonly<Record<string, object>> = { people: custodian.people, erasures: custodian.erasures };
+    for (const [name, port] of Object.entries(threadData.ports)) serve(port, own[name] ?? custodian);
   },
   stop: async () => {
     await custodian?.close();

@@ -9,9 +9,11 @@ import { limits } from '../core/limits.js';
 import { ageAt, assignGroups, generalize, zip3Of, type Attributes, type Member, type ReleasedMember } from '../registry/groups.js';
 import type { Claim, KeptRequest } from '../registry/idempotency.js';
 import { levelsOf, parsePolicy } from '../registry/policy.js';
+import { ErasureRows } from '../registry/erasures.js';
 import { openPglite } from '../registry/postgres.js';
 import { roles, sexes, type DeviceEntry, type DeviceState, type Identity, type Membership, type PatientRow, type Release, type Role, type StudyRow, type TokenHolder, type TokenScope } from '../registry/records.js';
 import { PeopleTables } from '../registry/people.js';
+import { Erasures } from './erasures.js';
 import { Registry, type CohortRow, type WrappedKey } from '../registry/store.js';
 import { Opener, Sealer, type DataKey } from '../security/envelope.js';
 import { unwrapKey, wrapKey } from '../security/jose.js';
@@ -29,6 +31,7 @@ export interface CustodianOptions {
   /** The key service over the keystore; absent: the passphrase. */
   readonly kms?: Kek | undefined;
   readonly clock?: Clock;
+  readonly retentionDaysMin?: number;
   /** scrypt's cost for a new keystore; tests lower it. */
   readonly scryptN?: number;
   /** argon2id's cost; tests lower it. */
@@ -87,6 +90,8 @@ export class Custodian {
   readonly warning: string | null;
   /** Those who sign in; served on a line of its own. */
   readonly people: People;
+  /** Steps of erasing a patient; served beside. */
+  readonly erasures: Erasures;
   private readonly keystore: Keystore;
   private readonly registry: Registry;
   private readonly clock: Clock;
@@ -100,12 +105,13 @@ export class Custodian {
   /** The registry's, once read: only `decideGroups` moves it, and a stage asks for it with each batch. */
   private releaseGeneration: number | null = null;
 
-  private constructor(keystore: Keystore, registry: Registry, people: People, clock: Clock) {
+  private constructor(keystore: Keystore, registry: Registry, people: People, clock: Clock, rows: ErasureRows, retentionDaysMin: number) {
     this.keystore = keystore;
     this.registry = registry;
     this.people = people;
     this.clock = clock;
     this.warning = keystore.warning;
+    this.erasures = new Erasures(rows, keystore, clock, { retentionDaysMin }, (patient) => this.forget(patient));
   }
 
   /**
@@ -127,7 +133,8 @@ export class Custodian {
       else if (owner !== keystore.id) throw new SpamerError('data_damaged', 'the registry belongs to another keystore', { where: keystorePath(dir) });
       const clock = options.clock ?? systemClock;
       const people = new People({ store: new PeopleTables(database), secret: keystore.blindIndexKey, roles: roles.filter((role) => role !== 'demo' && role !== 'service'), clock, ...(options.passwordCost === undefined ? {} : { passwordCost: options.passwordCost }) });
-      const custodian = new Custodian(keystore, registry, people, clock);
+      const custodian = new Custodian(keystore, registry, people, clock, new ErasureRows(database), options.retentionDaysMin ?? 0);
+      await custodian.erasures.repeat();
       for (const study of await registry.waitingStudies()) await custodian.releaseGroups(study);
       return custodian;
     } catch (error) {
@@ -141,6 +148,13 @@ export class Custodian {
     this.dataKeys.clear();
     this.secrets.clear();
     await this.registry.close();
+  }
+
+  /** Drops what is kept in memory of a patient; memberships have changed. */
+  private forget(patient: PatientId): void {
+    this.dataKeys.deleteWhere((name) => name.startsWith(`${patient}.`));
+    this.secrets.deleteWhere((name) => name.endsWith(`/${patient}`));
+    this.changes += 1;
   }
 
   // Data keys (the interface DataKeys)
@@ -163,6 +177,8 @@ export class Custodian {
     const wrapWith = this.keystore.wrapKey(wrapped.slot);
     if (wrapWith === null) return null;
     const key = { patient, epoch: wrapped.epoch, secret: await unwrapKey(wrapped.jwe, wrapWith, name) };
+    // Punctured meanwhile: it must not be kept, nor given out [ERASED].
+    if (this.keystore.wrapKey(wrapped.slot) === null) return null;
     this.dataKeys.set(name, key);
     return key;
   }

@@ -3,15 +3,19 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Config } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
+import type { PatientId } from '../core/ids.js';
 import { faultOf, type Journal } from '../core/journal.js';
 import { Lifecycle } from '../core/lifecycle.js';
 import type { IngestServer } from '../ingest/server.js';
 import { buildServer } from '../query/server.js';
 import type { AnonymizeThread } from './anonymize-thread.js';
 import type { Custodian } from './custodian.js';
+import { Eraser } from './eraser.js';
+import type { Erasures } from './erasures.js';
 import { startIngest } from './ingest.js';
 import type { People } from '../security/people.js';
 import { ensureFirstAdmin } from './first-admin.js';
+import { vaultOf } from './keys.js';
 import { queryPorts } from './ports.js';
 import type { RecordThread } from './record-thread.js';
 import type { Remote } from './rpc.js';
@@ -65,7 +69,8 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
   const forAnonymize = line();
   const forRecord = line();
   const forPeople = line();
-  await lifecycle.start(() => startThread('custodian-thread', { config, ports: { main: forMain.serving, anonymize: forAnonymize.serving, record: forRecord.serving, people: forPeople.serving } }, onDeath));
+  const forErasures = line();
+  await lifecycle.start(() => startThread('custodian-thread', { config, ports: { main: forMain.serving, anonymize: forAnonymize.serving, record: forRecord.serving, people: forPeople.serving, erasures: forErasures.serving } }, onDeath));
   const connection = connect<Custodian>(forMain.calling);
   const peopleLine = connect<People>(forPeople.calling);
   await lifecycle.start(() => ({
@@ -79,6 +84,8 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
   const people = peopleLine.api;
   await ensureAdminToken(config, custodian);
   await ensureFirstAdmin(config, people);
+  const erasures = connect<Erasures>(forErasures.calling);
+  await lifecycle.start(() => ({ name: 'erasures line', stop: async () => { erasures.disconnect('stopping'); forErasures.calling.close(); } }));
 
   const stores = await lifecycle.start(() => startThread<StoresThread>('stores-thread', { config, ports: {} }, onDeath));
   let anonymize: Remote<AnonymizeThread> | null = null;
@@ -95,7 +102,21 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
     forRecord.calling.close();
   }
 
-  const ports = queryPorts({ config, journal, log, custodian, people, stores: stores.api, anonymize, record, ingest, demo: options.demo === true });
+  const vault = vaultOf(custodian);
+  const eraser = new Eraser({
+    erasures: erasures.api, log, journal, audit: null,
+    chunks: (patient) => countChunks(stores.api, patient),
+    refresh: async (device) => { await ingest?.refresh(device); },
+    forget: async (patient) => {
+      vault.forget(patient);
+      await Promise.all([anonymize?.forget(patient), record?.forget(patient)]);
+    },
+    checkpoint: async () => null,
+  });
+  // Goes on beside: devices need not wait for it, and what it refuses them it has refused already.
+  void eraser.resume();
+  await lifecycle.start(() => ({ name: 'eraser', stop: () => eraser.settled() }));
+  const ports = queryPorts({ vault, eraser, config, journal, log, custodian, people, stores: stores.api, anonymize, record, ingest, demo: options.demo === true });
   const consoleDir = fileURLToPath(new URL('../console', import.meta.url));
   const api = await buildServer(ports, { version, consoleDir: existsSync(consoleDir) ? consoleDir : null, ...(config.http_trusted_proxies === undefined ? {} : { trustedProxies: config.http_trusted_proxies.split(',') }) });
   await lifecycle.start(() => ({ name: 'http', stop: () => api.close() }));
@@ -105,6 +126,17 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
     throw new SpamerError(taken ? 'port_taken' : 'config_invalid', taken ? 'the HTTP port is taken' : 'cannot listen on the HTTP address', { where: `${config.http_host}:${config.http_port}`, cause });
   });
   return { http, ingest: ingest?.url ?? null, journal, custodian, failed, stop: () => lifecycle.stop() };
+}
+
+async function countChunks(stores: Remote<StoresThread>, patient: PatientId): Promise<number> {
+  let count = 0;
+  let cursor: string | null = null;
+  do {
+    const page: Awaited<ReturnType<StoresThread['chunks']>> = await stores.chunks({ patient, limit: 500, ...(cursor === null ? {} : { cursor }) });
+    count += page.rows.length;
+    cursor = page.next;
+  } while (cursor !== null);
+  return count;
 }
 
 /** The local administrator's token, in a file that only the operator can read; made once. */

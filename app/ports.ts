@@ -14,7 +14,8 @@ import type { AnonymizeThread } from './anonymize-thread.js';
 import { openBooks } from './books.js';
 import type { Custodian, PatientInput } from './custodian.js';
 import { peopleOf } from './first-admin.js';
-import { vaultOf } from './keys.js';
+import type { Eraser } from './eraser.js';
+import type { Vault } from '../processors/vault.js';
 import type { RecordThread } from './record-thread.js';
 import type { Remote } from './rpc.js';
 import type { StoresThread } from './stores-thread.js';
@@ -30,6 +31,8 @@ interface Parts {
   readonly record: Remote<RecordThread> | null;
   readonly ingest: IngestServer | null;
   readonly demo: boolean;
+  readonly vault: Vault;
+  readonly eraser: Eraser;
 }
 
 const demoSessionS = 12 * 3600;
@@ -38,8 +41,7 @@ export const demoRecordNumber = (bed: number, origin: 'recorded' | 'synthetic'):
 
 /** What the HTTP API needs, out of the program's parts. */
 export function queryPorts(parts: Parts): QueryPorts {
-  const { custodian, stores, log, ingest } = parts;
-  const vault = vaultOf(custodian);
+  const { custodian, stores, log, ingest, vault } = parts;
   return {
     verifyToken: async (token): Promise<Principal | null> => {
       const holder = await custodian.verifyToken(token);
@@ -51,6 +53,7 @@ export function queryPorts(parts: Parts): QueryPorts {
     admin: adminOf(parts),
     people: peopleOf(parts.config, parts.people),
     ledger: openBooks(log, stores),
+    erasures: parts.eraser,
     devices: devicesOf(parts),
     log,
     idempotency: { claim: (claim) => custodian.claimKey(claim), finish: (id, status, sealed) => custodian.finishKey(id, status, sealed), release: (id) => custodian.releaseKey(id) },

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { SpamerError } from '../core/errors.js';
 import { generateDeviceKey } from '../device-emulator/key.js';
 import { action, command, positive, withServer, type CommonOptions } from './context.js';
+import { patientErase, patientHold } from './erasure.js';
 import { readRunning } from './server.js';
 
 /** Commands that change the registry: patients, devices, studies, tokens. */
@@ -33,7 +34,7 @@ function patient(): Command {
       for (const id of options.study ?? []) await server.send('POST', `/v1/studies/${encodeURIComponent(id)}/members`, { patient: added.patient });
       output.answer(added, () => output.say(`patient ${added.patient}\nNext: spamer device enroll --patient ${added.patient} --out device.key.json`));
     })));
-  return command('patient', 'Patients.', ['spamer patient add --help']).addCommand(add);
+  return command('patient', 'Patients.', ['spamer patient add --help']).addCommand(add).addCommand(patientErase()).addCommand(patientHold());
 }
 
 function device(): Command {

@@ -40,6 +40,7 @@ export const settings = {
   raw_retention_hours: { schema: whole(1, 24 * 3650).default(24 * 7), doc: 'Hours that sealed blocks stay in the log after every consumer has read them.' },
   output_retention_hours: { schema: whole(1, 24 * 3650).default(24 * 7), doc: 'Hours that anonymized records and chunks stay in the log after their store has them.' },
   rejected_retention_hours: { schema: whole(1, 24 * 3650).default(24 * 30), doc: 'Hours that rejected records are kept.' },
+  erasure_retention_days_min: { schema: whole(0, 36_500).default(0), doc: 'Days after a patient\'s last measurement in which an erasure is refused; 0: none. Ask what the law wants kept.' },
   device_frames_per_s_max: { schema: whole(1, 10_000_000).default(1_000_000), doc: 'Frames a second that one device may send.' },
   device_bytes_per_s_max: { schema: whole(1024, 1e9).default(100_000_000), doc: 'Bytes a second that one device may send.' },
   connections_max: { schema: whole(1, 1_000_000).default(limits.connectionsMax), doc: 'Device connections at once.' },

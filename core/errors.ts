@@ -50,7 +50,9 @@ export const verdicts = {
   conflict: { retry: false, status: 409, remedy: 'It exists already, or has changed meanwhile.' },
   key_reused: { retry: false, status: 422, remedy: 'Use a new Idempotency-Key for another request.' },
   too_large: { retry: false, status: 413, remedy: 'Ask for less at a time.' },
+  erasure_blocked: { retry: false, status: 409, remedy: 'Release the hold, or wait until the time that the message names.' },
   // Stored data
+  certificate_invalid: { retry: false, status: 400, remedy: 'Check that the certificate is whole and that the key is the one of its keystore.' },
   decryption_failed: { retry: false, status: 500, remedy: 'The sealed bytes do not open under their key; they were set aside.' },
   block_unreadable: { retry: false, status: 500, remedy: 'The record was set aside; see dead letters.' },
   key_missing: { retry: false, status: 410, remedy: 'The key is gone; if the patient was erased, that is intended.' },

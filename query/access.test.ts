@@ -25,12 +25,14 @@ const bodies: Readonly<Record<string, object>> = {
   'POST /v1/password': { password: 'p', newPassword: 'q' },
   'POST /v1/users': { login: 'ada', role: 'clinician' },
   'POST /v1/users/:user/state': { state: 'disabled' },
+  'POST /v1/erasures': { patient },
+  'POST /v1/patients/:patient/holds': { reference: 'CASE-7' },
   'POST /v1/tokens': { role: 'engineer', subject: 's', expiresInS: 60 },
 };
 
 function requestOf(rule: string, token?: string): { method: 'GET' | 'POST' | 'DELETE'; url: string; headers: Record<string, string>; payload?: object } {
   const [method, path] = rule.split(' ') as ['GET' | 'POST' | 'DELETE', string];
-  const url = path.replace(':patient', patient).replace(':device', device).replace(':user', signedIn.user).replace(':study', 'ward').replace(':topic', 'vitals.raw').replace(':id', 'x').replace(':file', 'none.js');
+  const url = path.replace(':patient', patient).replace(':device', device).replace(':user', signedIn.user).replace(':study', 'ward').replace(':topic', 'vitals.raw').replace(':erasure', patient).replace(':hold', patient).replace(':id', 'x').replace(':file', 'none.js');
   const payload = bodies[rule];
   return { method, url, headers: token === undefined ? {} : { authorization: `Bearer ${token}` }, ...(payload === undefined ? {} : { payload }) };
 }

@@ -9,7 +9,7 @@ import { encodeChunkContent, encodeFrameBody, type DecodedFrame } from '../schem
 import { signals } from '../schemas/signals.js';
 import type { Block, PmrChunk } from '../schemas/types.js';
 import { deflateRawSync } from 'node:zlib';
-import type { LedgerChannel, NumericRow, Principal, QueryPorts, RunRow } from './ports.js';
+import type { ErasureRow, LedgerChannel, NumericRow, Principal, QueryPorts, RunRow } from './ports.js';
 import type { SignedIn } from './people-port.js';
 
 export const patient = '11111111-1111-4111-8111-111111111111' as PatientId;
@@ -68,6 +68,9 @@ export const numericRows: readonly NumericRow[] = [
 export const runRows: readonly RunRow[] = [{ ...series, basis: 'RELATIVE', code: 131330, t0Us: 0, periodNs: 4_000_000, scale: 0.005, offset: 0, samples: [1, -2, 2 ** 31 - 1, -(2 ** 31)] }];
 
 export const channel: LedgerChannel = { device, code: 147842, accepted: 100, stored: 80, rejected: 10, held: 5, erased: 0, inFlight: 5, rejectedByReason: { value_out_of_range: 10 }, balanced: true };
+
+export const erasureRow: ErasureRow = { id: '55555555-5555-4555-8555-555555555555', patient, state: 'requested', requestedAt: t0, approvedAt: null, certificate: null };
+const hold = { id: '66666666-6666-4666-8666-666666666666', reference: 'CASE-7', placedAt: t0 };
 
 /** A log of one topic of two partitions that grows when told. */
 export class GrowingLog {
@@ -145,6 +148,17 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
       listUsers: told('listUsers', [{ user: signedIn.user, login: 'ada', name: 'Ada', role: 'clinician', scope: {}, state: 'active' as const, mustChangePassword: false, createdAt: t0 }]),
       setUserState: told('setUserState', undefined),
       resetPassword: told('resetPassword', { password: 'once' }),
+    },
+    erasures: {
+      list: told('list', [erasureRow]),
+      one: told('one', erasureRow),
+      request: told('request', erasureRow),
+      approve: told('approve', erasureRow),
+      withdraw: told('withdraw', erasureRow),
+      publicKey: told('publicKey', { kty: 'OKP', crv: 'Ed25519', x: 'x' }),
+      holds: told('holds', [hold]),
+      placeHold: told('placeHold', [hold]),
+      releaseHold: told('releaseHold', []),
     },
     ledger: { snapshot: told('snapshot', [channel]), reconcile: told('reconcile', [channel]), setAside: told('setAside', [{ topic: 'vitals.raw', partition: 1, offset: 7, code: 'block_unreadable' }]) },
     devices: {

@@ -279,6 +279,46 @@ export interface SignalRow {
   readonly kind: 'wave' | 'numeric';
 }
 
+export type ErasureState = 'requested' | 'approved' | 'begun' | 'punctured' | 'done' | 'withdrawn';
+
+/** Of a person who asks: kind and id of the principal, and the role that it acts in. */
+export interface Person {
+  readonly kind: string;
+  readonly id: string;
+  readonly role: string;
+}
+
+export interface ErasureRow {
+  readonly id: string;
+  readonly patient: string;
+  readonly state: ErasureState;
+  readonly requestedAt: number;
+  readonly approvedAt: number | null;
+  /** JWS; there when the erasure is done. */
+  readonly certificate: string | null;
+}
+
+export interface HoldRow {
+  readonly id: string;
+  readonly reference: string;
+  readonly placedAt: number;
+}
+
+/** Erasing patients, and what forbids it. @throws SpamerError `not_found`, `conflict`, `forbidden`, `erasure_blocked`, `bad_request` */
+export interface Erasures {
+  list(): Promise<readonly ErasureRow[]>;
+  one(id: string): Promise<ErasureRow>;
+  request(patient: PatientId, by: Person): Promise<ErasureRow>;
+  /** By another person; then it runs by itself. */
+  approve(id: string, by: Person): Promise<ErasureRow>;
+  withdraw(id: string, by: Person): Promise<ErasureRow>;
+  /** Public JWK that certificates are checked with. */
+  publicKey(): Promise<Readonly<Record<string, unknown>>>;
+  holds(patient: PatientId): Promise<readonly HoldRow[]>;
+  placeHold(patient: PatientId, reference: string, by: Person): Promise<readonly HoldRow[]>;
+  releaseHold(patient: PatientId, hold: string, by: Person): Promise<readonly HoldRow[]>;
+}
+
 export interface QueryPorts {
   /** null for every token that is not good, whatever the reason. */
   verifyToken(token: string): Promise<Principal | null> | Principal | null;
@@ -286,6 +326,7 @@ export interface QueryPorts {
   readonly admin: Admin;
   readonly people: People;
   readonly ledger: Ledger;
+  readonly erasures: Erasures;
   readonly devices: Devices;
   readonly log: LogReader;
   readonly opener: Opener;

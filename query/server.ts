@@ -10,6 +10,7 @@ import { adminRoutes } from './admin.js';
 import { analyticsRoutes } from './analytics.js';
 import type { Api } from './api.js';
 import { idempotencyHeader, installIdempotency, takesKey } from './idempotency.js';
+import { erasureRoutes } from './erasures.js';
 import { liveRoutes } from './live.js';
 import { contentSecurityPolicy, pageRoutes } from './page.js';
 import { peopleRoutes } from './people.js';
@@ -48,6 +49,7 @@ function routes(api: Api, ports: QueryPorts, options: QueryOptions): void {
   analyticsRoutes(api, ports, options);
   recordRoutes(api, ports);
   liveRoutes(api, ports, options);
+  erasureRoutes(api, ports);
   adminRoutes(api, ports);
   peopleRoutes(api, ports);
   topicRoutes(api, ports);

@@ -86,7 +86,7 @@ export class Registry {
   }
 
   async patients(): Promise<PatientRow[]> {
-    const rows = await this.db.query<{ id: PatientId; demo: boolean; created: number }>('SELECT id, demo, created_us::float8 AS created FROM patients ORDER BY created_us, id');
+    const rows = await this.db.query<{ id: PatientId; demo: boolean; created: number }>('SELECT id, demo, created_us::float8 AS created FROM patients WHERE erased_us IS NULL ORDER BY created_us, id');
     return rows.map(({ id, demo, created }) => ({ patient: id, demo, createdAt: micros(created) }));
   }
 
@@ -263,7 +263,7 @@ export class Registry {
 async function insertBinding(tx: SqlClient, device: DeviceId, binding: Binding): Promise<void> {
   // The device's row is the lock that two bindings of one device meet at.
   const [found] = await tx.query('SELECT id FROM devices WHERE id = $1 FOR UPDATE', [device]);
-  const [patient] = await tx.query('SELECT id FROM patients WHERE id = $1', [binding.patient]);
+  const [patient] = await tx.query('SELECT id FROM patients WHERE id = $1 AND erased_us IS NULL', [binding.patient]);
   if (found === undefined || patient === undefined) throw new SpamerError('not_found', 'no such device or patient');
   if (binding.until !== null && binding.until <= binding.from) throw new SpamerError('bad_request', 'a binding ends after it begins', { where: 'until' });
   const overlapping = await tx.query(

@@ -28,6 +28,10 @@ export class Lru<Key, Value> {
     this.entries.delete(key);
   }
 
+  deleteWhere(dropped: (key: Key) => boolean): void {
+    for (const key of this.entries.keys()) if (dropped(key)) this.entries.delete(key);
+  }
+
   clear(): void {
     this.entries.clear();
   }
