@@ -57,7 +57,7 @@ const names = Object.keys(settings) as SettingName[];
 export const environmentName = (name: SettingName): string => `SPAMER_${name.toUpperCase()}`;
 
 /** Environment variables that other parts of the program read themselves, so they are no misspelt settings. */
-const otherVariables = new Set(['SPAMER_CONFIG', 'SPAMER_SHARED_DIR', 'SPAMER_TOKEN', 'SPAMER_URL', 'SPAMER_LIAR_FRAMES', 'SPAMER_SILENT', 'SPAMER_KILLS', 'SPAMER_SEED', 'SPAMER_DEMAND', 'SPAMER_CHROMIUM']);
+const otherVariables = new Set(['SPAMER_CONFIG', 'SPAMER_SHARED_DIR', 'SPAMER_TOKEN', 'SPAMER_URL', 'SPAMER_LIAR_FRAMES', 'SPAMER_SILENT', 'SPAMER_KILLS', 'SPAMER_SEED', 'SPAMER_DEMAND', 'SPAMER_CHROMIUM', 'SPAMER_ERASURE_PATIENTS']);
 
 export interface ConfigSources {
   readonly environment: Readonly<Record<string, string | undefined>>;
