@@ -12,7 +12,7 @@ offer({
     const { data_dir: dir, passphrase, log_level: level } = threadData.config;
     custodian = await Custodian.open({ dir, passphrase, kms: kmsOf(threadData.config), retentionDaysMin: threadData.config.erasure_retention_days_min });
     if (custodian.warning !== null) openJournal('custodian', level).warn(custodian.warning);
-    const own: Readonly<Record<string, object>> = { people: custodian.people, erasures: custodian.erasures };
+    const own: Readonly<Record<string, object>> = { people: custodian.people, enrolment: custodian.enrolment, erasures: custodian.erasures };
     for (const [name, port] of Object.entries(threadData.ports)) serve(port, own[name] ?? custodian);
   },
   stop: async () => {

@@ -12,6 +12,7 @@ import { levelsOf, parsePolicy } from '../registry/policy.js';
 import { ErasureRows } from '../registry/erasures.js';
 import { openPglite } from '../registry/postgres.js';
 import { roles, sexes, type DeviceEntry, type DeviceState, type Identity, type Membership, type PatientRow, type Release, type Role, type StudyRow, type TokenHolder, type TokenScope } from '../registry/records.js';
+import { EnrolmentTables } from '../registry/enrolment.js';
 import { PeopleTables } from '../registry/people.js';
 import { Erasures } from './erasures.js';
 import { Registry, type CohortRow, type WrappedKey } from '../registry/store.js';
@@ -21,6 +22,7 @@ import type { Kek } from '../security/kek.js';
 import { keystorePath, Keystore } from '../security/keystore.js';
 import { Lru } from '../security/lru.js';
 import type { PasswordCost } from '../security/password.js';
+import { Enrolment } from '../security/enrolment.js';
 import { People } from '../security/people.js';
 import { apiTokenHash, createApiToken, publicDeviceKey } from '../security/tokens.js';
 
@@ -92,6 +94,8 @@ export class Custodian {
   readonly people: People;
   /** Steps of erasing a patient; served beside. */
   readonly erasures: Erasures;
+  /** Devices that enrol themselves; served on a line of its own. */
+  readonly enrolment: Enrolment;
   private readonly keystore: Keystore;
   private readonly registry: Registry;
   private readonly clock: Clock;
@@ -105,10 +109,11 @@ export class Custodian {
   /** The registry's, once read: only `decideGroups` moves it, and a stage asks for it with each batch. */
   private releaseGeneration: number | null = null;
 
-  private constructor(keystore: Keystore, registry: Registry, people: People, clock: Clock, rows: ErasureRows, retentionDaysMin: number) {
+  private constructor(keystore: Keystore, registry: Registry, people: People, enrolment: Enrolment, clock: Clock, rows: ErasureRows, retentionDaysMin: number) {
     this.keystore = keystore;
     this.registry = registry;
     this.people = people;
+    this.enrolment = enrolment;
     this.clock = clock;
     this.warning = keystore.warning;
     this.erasures = new Erasures(rows, keystore, clock, { retentionDaysMin }, (patient) => this.forget(patient));
@@ -133,7 +138,8 @@ export class Custodian {
       else if (owner !== keystore.id) throw new SpamerError('data_damaged', 'the registry belongs to another keystore', { where: keystorePath(dir) });
       const clock = options.clock ?? systemClock;
       const people = new People({ store: new PeopleTables(database), secret: keystore.blindIndexKey, roles: roles.filter((role) => role !== 'demo' && role !== 'service'), clock, ...(options.passwordCost === undefined ? {} : { passwordCost: options.passwordCost }) });
-      const custodian = new Custodian(keystore, registry, people, clock, new ErasureRows(database), options.retentionDaysMin ?? 0);
+      const enrolment = new Enrolment({ store: new EnrolmentTables(database), devices: registry, secret: keystore.blindIndexKey, clock });
+      const custodian = new Custodian(keystore, registry, people, enrolment, clock, new ErasureRows(database), options.retentionDaysMin ?? 0);
       await custodian.erasures.repeat();
       for (const study of await registry.waitingStudies()) await custodian.releaseGroups(study);
       return custodian;

@@ -2,7 +2,7 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../core/config.js';
 import type { People as PeoplePort } from '../query/people-port.js';
-import { oneTimePassword } from '../security/password.js';
+import { oneTimePassword } from '../security/one-time.js';
 import type { People } from '../security/people.js';
 import type { Remote } from './rpc.js';
 

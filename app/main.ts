@@ -13,6 +13,7 @@ import type { Custodian } from './custodian.js';
 import { Eraser } from './eraser.js';
 import type { Erasures } from './erasures.js';
 import { startIngest } from './ingest.js';
+import type { Enrolment } from '../security/enrolment.js';
 import type { People } from '../security/people.js';
 import { ensureFirstAdmin } from './first-admin.js';
 import { vaultOf } from './keys.js';
@@ -69,15 +70,17 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
   const forAnonymize = line();
   const forRecord = line();
   const forPeople = line();
+  const forEnrolment = line();
   const forErasures = line();
-  await lifecycle.start(() => startThread('custodian-thread', { config, ports: { main: forMain.serving, anonymize: forAnonymize.serving, record: forRecord.serving, people: forPeople.serving, erasures: forErasures.serving } }, onDeath));
+  await lifecycle.start(() => startThread('custodian-thread', { config, ports: { main: forMain.serving, anonymize: forAnonymize.serving, record: forRecord.serving, people: forPeople.serving, enrolment: forEnrolment.serving, erasures: forErasures.serving } }, onDeath));
   const connection = connect<Custodian>(forMain.calling);
   const peopleLine = connect<People>(forPeople.calling);
+  const enrolmentLine = connect<Enrolment>(forEnrolment.calling);
   await lifecycle.start(() => ({
     name: 'custodian lines',
     stop: async () => {
-      for (const each of [connection, peopleLine]) each.disconnect('stopping');
-      for (const port of [forMain.calling, forPeople.calling]) port.close();
+      for (const each of [connection, peopleLine, enrolmentLine]) each.disconnect('stopping');
+      for (const port of [forMain.calling, forPeople.calling, forEnrolment.calling]) port.close();
     },
   }));
   const custodian = connection.api;
@@ -116,7 +119,7 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
   // Goes on beside: devices need not wait for it, and what it refuses them it has refused already.
   void eraser.resume();
   await lifecycle.start(() => ({ name: 'eraser', stop: () => eraser.settled() }));
-  const ports = queryPorts({ vault, eraser, config, journal, log, custodian, people, stores: stores.api, anonymize, record, ingest, demo: options.demo === true });
+  const ports = queryPorts({ vault, eraser, config, journal, log, custodian, people, enrolment: enrolmentLine.api, stores: stores.api, anonymize, record, ingest, demo: options.demo === true });
   const consoleDir = fileURLToPath(new URL('../console', import.meta.url));
   const api = await buildServer(ports, { version, consoleDir: existsSync(consoleDir) ? consoleDir : null, ...(config.http_trusted_proxies === undefined ? {} : { trustedProxies: config.http_trusted_proxies.split(',') }) });
   await lifecycle.start(() => ({ name: 'http', stop: () => api.close() }));

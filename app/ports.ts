@@ -9,6 +9,7 @@ import type { Log } from '../log/log.js';
 import type { Devices, MetricsSnapshot, Origin, PatientRow, Principal, QueryPorts } from '../query/ports.js';
 import { signals } from '../schemas/signals.js';
 import { envelopeKey } from '../security/envelope.js';
+import type { Enrolment } from '../security/enrolment.js';
 import type { People } from '../security/people.js';
 import type { AnonymizeThread } from './anonymize-thread.js';
 import { openBooks } from './books.js';
@@ -26,6 +27,7 @@ interface Parts {
   readonly log: Log;
   readonly custodian: Remote<Custodian>;
   readonly people: Remote<People>;
+  readonly enrolment: Remote<Enrolment>;
   readonly stores: Remote<StoresThread>;
   readonly anonymize: Remote<AnonymizeThread> | null;
   readonly record: Remote<RecordThread> | null;
@@ -52,6 +54,7 @@ export function queryPorts(parts: Parts): QueryPorts {
     stores,
     admin: adminOf(parts),
     people: peopleOf(parts.config, parts.people),
+    enrolment: enrolmentOf(parts),
     ledger: openBooks(log, stores),
     erasures: parts.eraser,
     devices: devicesOf(parts),
@@ -69,6 +72,16 @@ export function queryPorts(parts: Parts): QueryPorts {
     },
     now: () => systemClock.now(),
     ...(parts.demo ? { demoSession: () => demoSession(custodian) } : {}),
+  };
+}
+
+function enrolmentOf({ enrolment, ingest }: Parts): QueryPorts['enrolment'] {
+  return {
+    code: (input) => enrolment.code(input),
+    enrol: (input) => enrolment.enrol(input),
+    checkKey: (input) => enrolment.checkKey(input),
+    replaceKey: (input) => enrolment.replaceKey(input),
+    stream: () => ingest?.url ?? null,
   };
 }
 

@@ -1,10 +1,9 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { SpamerError } from '../core/errors.js';
-import { generateDeviceKey } from '../device-emulator/key.js';
 import { action, command, positive, withServer, type CommonOptions } from './context.js';
+import { device } from './device.js';
 import { patientErase, patientHold } from './erasure.js';
-import { readRunning } from './server.js';
 
 /** Commands that change the registry: patients, devices, studies, tokens. */
 export function registryCommands(): Command[] {
@@ -35,29 +34,6 @@ function patient(): Command {
       output.answer(added, () => output.say(`patient ${added.patient}\nNext: spamer device enroll --patient ${added.patient} --out device.key.json`));
     })));
   return command('patient', 'Patients.', ['spamer patient add --help']).addCommand(add).addCommand(patientErase()).addCommand(patientHold());
-}
-
-function device(): Command {
-  const enroll = command('enroll', 'Make a key pair for a device, register its public half and bind it to a patient.', ['spamer device enroll --patient 3f0c… --out bed-7.key.json'])
-    .requiredOption('--patient <id>', 'whose data the device measures')
-    .requiredOption('--out <file>', 'where the key file goes (mode 0600; the private key never leaves it)')
-    .option('--from <time>', 'binding begins (RFC 3339; default now)')
-    .action(action<CommonOptions & { patient: string; out: string; from?: string }>('device enroll', async ({ output, config }, options) => {
-      const settings = config();
-      const key = generateDeviceKey();
-      await withServer(settings, async (server) => {
-        const enrolled = (await server.send('POST', '/v1/devices', { publicKey: key.publicKey })) as { device: string };
-        await server.send('POST', '/v1/bindings', { device: enrolled.device, patient: options.patient, ...(options.from === undefined ? {} : { from: options.from }) });
-        const url = readRunning(settings.data_dir)?.ingest ?? `ws://${settings.ingest_host}:${settings.ingest_port}/v1/stream`;
-        try {
-          writeFileSync(options.out, `${JSON.stringify({ device: enrolled.device, url, ...key }, null, 2)}\n`, { mode: 0o600, flag: 'wx' });
-        } catch (cause) {
-          throw new SpamerError('conflict', 'the key file cannot be written, or exists already', { where: options.out, cause });
-        }
-        output.answer({ ...enrolled, keyFile: options.out }, () => output.say(`device ${enrolled.device}, key in ${options.out}\nNext: spamer emulate --key ${options.out} --synthetic`));
-      });
-    }));
-  return command('device', 'Devices.', ['spamer device enroll --help']).addCommand(enroll);
 }
 
 function study(): Command {

@@ -43,6 +43,11 @@ export async function openServer(config: Config): Promise<Server> {
   return client(program.http, readAdminToken(config.data_dir), () => program.stop());
 }
 
+/** A server elsewhere, asked without an administrator's token. */
+export function openServerAt(url: string, token: string | null = null): Server {
+  return client(url, token, async () => undefined);
+}
+
 function readAdminToken(dataDir: string): string {
   try {
     return readFileSync(join(dataDir, 'admin.token'), 'utf8').trim();
@@ -51,9 +56,9 @@ function readAdminToken(dataDir: string): string {
   }
 }
 
-function client(base: string, token: string, close: () => Promise<void>): Server {
+function client(base: string, token: string | null, close: () => Promise<void>): Server {
   const request = async (method: string, path: string, body?: unknown, key?: string): Promise<Response> => {
-    const headers: Record<string, string> = { authorization: `Bearer ${token}`, ...(key === undefined ? {} : { 'idempotency-key': key }) };
+    const headers: Record<string, string> = { ...(token === null ? {} : { authorization: `Bearer ${token}` }), ...(key === undefined ? {} : { 'idempotency-key': key }) };
     if (body !== undefined) headers['content-type'] = 'application/json';
     let response: Response;
     try {

@@ -73,6 +73,9 @@ export const limits = {
   signInsFree: 5,
   signInWaitMaxMs: 300_000,
   attemptsKeptMax: 50_000,
+  /** One-time codes by which devices enrol: their longest life, and how many may be open. */
+  deviceCodeSMax: 86_400,
+  deviceCodesOpenMax: 10_000,
   /** Watchers of live waves. */
   liveWatchersMax: 64,
 } as const;

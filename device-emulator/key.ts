@@ -1,5 +1,5 @@
 /** A device's key pair, its key file, and the token it shows at the handshake (docs/protocol.md). */
-import { createPrivateKey, generateKeyPairSync, randomUUID, sign, X509Certificate } from 'node:crypto';
+import { createHash, createPrivateKey, generateKeyPairSync, randomUUID, sign, X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { SpamerError } from '../core/errors.js';
 import { limits } from '../core/limits.js';
@@ -60,11 +60,31 @@ export interface TokenOptions {
 const base64url = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url');
 
 /** A token for one handshake: each has its own `jti`, since the server takes it once. */
-export function signDeviceToken({ device, privateKey, nowMs = Date.now(), ageS = limits.deviceTokenAgeMaxS }: TokenOptions): string {
-  const elliptic = privateKey['kty'] === 'EC';
+export function signDeviceToken(options: TokenOptions): string {
+  return signToken(options, 'spamer-ingest', randomUUID());
+}
+
+function signToken({ device, privateKey, nowMs = Date.now(), ageS = limits.deviceTokenAgeMaxS }: TokenOptions, aud: string, jti: string): string {
   const iat = Math.floor(nowMs / 1000);
-  const head = base64url({ alg: elliptic ? 'ES256' : 'EdDSA', typ: 'JWT', kid: device });
-  const data = `${head}.${base64url({ iss: device, sub: device, aud: 'spamer-ingest', iat, exp: iat + ageS, jti: randomUUID() })}`;
+  return signed(privateKey, { kid: device }, { iss: device, sub: device, aud, iat, exp: iat + ageS, jti });
+}
+
+/** Proof, to the server that gave the code, of holding the key. */
+export function proveEnrolment(privateKey: Jwk, code: string): string {
+  return signed(privateKey, {}, { aud: 'spamer-enrol', code });
+}
+
+/** What a device shows to put a new key in the place of its own: a token by the old key for the new one, and a proof by the new one. */
+export function signKeyReplacement(device: string, old: DeviceKey, next: DeviceKey): { readonly token: string; readonly proof: string } {
+  const { kty, crv, x, y } = next.publicKey;
+  // RFC 7638: the required members in the order of their names, and no others.
+  const thumbprint = createHash('sha256').update(JSON.stringify({ crv, kty, x, y })).digest('base64url');
+  return { token: signToken({ device, privateKey: old.privateKey }, 'spamer-key', thumbprint), proof: signed(next.privateKey, {}, { aud: 'spamer-key', device }) };
+}
+
+function signed(privateKey: Jwk, header: object, claims: object): string {
+  const elliptic = privateKey['kty'] === 'EC';
+  const data = `${base64url({ alg: elliptic ? 'ES256' : 'EdDSA', typ: 'JWT', ...header })}.${base64url(claims)}`;
   const key = createPrivateKey({ key: { ...privateKey }, format: 'jwk' });
   const signature = elliptic ? sign('sha256', Buffer.from(data), { key, dsaEncoding: 'ieee-p1363' }) : sign(null, Buffer.from(data), key);
   return `${data}.${signature.toString('base64url')}`;

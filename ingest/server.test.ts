@@ -197,6 +197,28 @@ test('an erased patient takes no frame; a suspended device is closed and kept ou
   assert.equal(await statusOf(server.url, { authorization: `Bearer ${ward.token(id)}` }), 401);
 });
 
+test('a device that is suspended while its handshake is on its way does not get in', async (t) => {
+  const { ward, server } = await setUp(t);
+  const id = ward.addDevice();
+  const seal = ward.sealFor.bind(ward);
+  let asked: () => void = () => undefined;
+  const reached = new Promise<void>((resolve) => { asked = resolve; });
+  let go: () => void = () => undefined;
+  const gate = new Promise<void>((resolve) => { go = resolve; });
+  ward.sealFor = async (patient) => {
+    asked();
+    await gate;
+    return seal(patient);
+  };
+  const status = statusOf(server.url, { authorization: `Bearer ${ward.token(id)}` });
+  await reached;
+  ward.entries.set(id, { state: 'suspended', bindings: [] });
+  await server.refresh(id);
+  go();
+  assert.equal(await status, 401);
+  assert.equal(server.connected().length, 0);
+});
+
 /** HTTP status of a refused handshake, 101 for one that passed. */
 function statusOf(url: string, headers: Record<string, string>, protocols: string[] = [protocolName]): Promise<number> {
   return new Promise((resolve, reject) => {

@@ -183,10 +183,18 @@ export class IngestServer {
   /** To be called when the registry changed a device's state or bindings, or the key of one of its patients. */
   async refresh(device: DeviceId): Promise<void> {
     const session = this.#sessions.get(device);
-    if (session === undefined) return;
-    const entry = await this.#parts.devices.deviceEntry(device);
-    session.bindings = entry === null ? [] : await this.#bindings(entry);
-    if (entry?.state !== 'active') session.connection?.close(closeCodes.forbidden, 'forbidden');
+    if (session !== undefined) await this.#renew(session);
+  }
+
+  async #renew(session: Session): Promise<void> {
+    const turn = ++session.renewals;
+    const entry = await this.#parts.devices.deviceEntry(session.device);
+    // One that began later has read what is newer.
+    if (turn !== session.renewals) return;
+    session.barred = entry?.state !== 'active';
+    if (session.barred) session.connection?.close(closeCodes.forbidden, 'forbidden');
+    const bindings = entry === null ? [] : await this.#bindings(entry);
+    if (turn === session.renewals) session.bindings = bindings;
   }
 
   /** No new frames; what was taken is flushed and acked; then every connection is closed with 1001. */
@@ -306,12 +314,12 @@ export class IngestServer {
   /** The device's session, held, once its token is proved, unused, and durably used up. */
   async #admit(authorization: string): Promise<Session> {
     const token = await this.#parts.tokens.verify(bearerToken(authorization));
-    const entry = await this.#parts.devices.deviceEntry(token.device);
-    if (entry?.state !== 'active') throw new SpamerError('unauthenticated', 'device not active');
     await this.#commit.join([this.#used.claim(token)]);
     const session = await this.#sessions.hold(token.device);
     try {
-      session.bindings = await this.#bindings(entry);
+      // Read when the session can be found: whoever bars the device from now on finds it too.
+      await this.#renew(session);
+      if (session.barred) throw new SpamerError('unauthenticated', 'device not active');
     } catch (error) {
       this.#sessions.release(session);
       throw error;
@@ -357,6 +365,8 @@ export class IngestServer {
         batchMs: settings.batchMs,
       }),
     );
+    // Barred while the handshake was answered.
+    if (session.barred) connection.close(closeCodes.forbidden, 'forbidden');
   }
 
   #closed(session: Session, connection: Connection): void {

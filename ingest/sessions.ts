@@ -42,6 +42,10 @@ export class Session {
   readonly partition: number;
   readonly rate: Rate;
   bindings: readonly Binding[] = [];
+  /** The device is suspended or revoked: no connection. */
+  barred = false;
+  /** How often state and bindings were begun to be read. */
+  renewals = 0;
   connection: Connection | null = null;
   /** Handshakes and connections that hold this session in memory. */
   holders = 0;

@@ -19,6 +19,7 @@ const bodies: Readonly<Record<string, object>> = {
   'POST /v1/bindings': { device, patient },
   'POST /v1/studies': { policy: '{}' },
   'POST /v1/studies/:study/members': { patient },
+  'POST /v1/device-codes': { patient },
   'POST /v1/sign-in': { login: 'ada', password: 'p' },
   'POST /v1/refresh': { refreshToken: 'r' },
   'POST /v1/sign-out': {},

@@ -18,6 +18,10 @@ export const access: Readonly<Record<string, 'public' | readonly Role[]>> = {
   'GET /openapi.json': 'public',
   'GET /v1/signals': 'public',
   'POST /v1/demo/session': 'public',
+  'POST /v1/device-codes': ['admin'],
+  // Prove themselves by the code, or by the device's own keys.
+  'POST /v1/enrol': 'public',
+  'POST /v1/devices/self/key': 'public',
   'POST /v1/sign-in': 'public',
   'POST /v1/refresh': 'public',
   'POST /v1/sign-out': users,

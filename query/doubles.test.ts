@@ -138,6 +138,13 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
       createToken: told('createToken', { id: 'x', token: 'secret', expiresAtUs: t0 }),
       revokeToken: told('revokeToken', undefined),
     },
+    enrolment: {
+      code: told('code', { code: 'abcd-efgh-jkmn', expiresAt: t0 }),
+      enrol: told('enrol', { device }),
+      checkKey: told('checkKey', { device }),
+      replaceKey: told('replaceKey', { device }),
+      stream: () => 'ws://127.0.0.1:9090/v1/stream',
+    },
     people: {
       signIn: told('signIn', signedIn),
       refresh: told('refresh', signedIn),

@@ -6,6 +6,7 @@ import type { Journal } from '../core/journal.js';
 import type { DeviceId, PatientId, StudyId } from '../core/ids.js';
 import type { Log } from '../log/log.js';
 import type { Auditor } from '../security/audit.js';
+import type { Enrolment } from './enrolment-port.js';
 import type { People } from './people-port.js';
 
 export type Role = 'researcher' | 'clinician' | 'engineer' | 'admin' | 'compliance' | 'patient' | 'service' | 'demo';
@@ -325,6 +326,7 @@ export interface QueryPorts {
   readonly stores: Stores;
   readonly admin: Admin;
   readonly people: People;
+  readonly enrolment: Enrolment;
   readonly ledger: Ledger;
   readonly erasures: Erasures;
   readonly devices: Devices;

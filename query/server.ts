@@ -13,6 +13,7 @@ import { idempotencyHeader, installIdempotency, takesKey } from './idempotency.j
 import { erasureRoutes } from './erasures.js';
 import { liveRoutes } from './live.js';
 import { contentSecurityPolicy, pageRoutes } from './page.js';
+import { enrolmentRoutes } from './enrolment.js';
 import { peopleRoutes } from './people.js';
 import type { QueryOptions, QueryPorts } from './ports.js';
 import { installProblems, Problem } from './problem.js';
@@ -52,6 +53,7 @@ function routes(api: Api, ports: QueryPorts, options: QueryOptions): void {
   erasureRoutes(api, ports);
   adminRoutes(api, ports);
   peopleRoutes(api, ports);
+  enrolmentRoutes(api, ports);
   topicRoutes(api, ports);
   pageRoutes(api, options.consoleDir);
 }

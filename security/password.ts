@@ -73,14 +73,3 @@ export function checkNewPassword(password: string, login: string): void {
   if (new Set(plain).size < 5) throw bad('a password has at least five different characters');
   if (plain.toLowerCase().includes(login.toLowerCase())) throw bad('a password does not contain the login');
 }
-
-/** 99 bits, in groups that can be read out; no letter or digit that looks like another. */
-export function oneTimePassword(): string {
-  const letters = 'abcdefghjkmnpqrstuvwxyz23456789';
-  const picked: string[] = [];
-  while (picked.length < 20) {
-    for (const byte of randomBytes(40)) if (byte < letters.length * 8 && picked.length < 20) picked.push(letters[byte % letters.length] ?? '');
-  }
-  return picked.join('').replace(/(.{5})(?=.)/g, '$1-');
-}
-

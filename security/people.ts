@@ -6,7 +6,8 @@ import { limits } from '../core/limits.js';
 import { Attempts } from './attempts.js';
 import { Opener, Sealer, type DataKey } from './envelope.js';
 import { FairGate } from './fair-gate.js';
-import { checkNewPassword, oneTimePassword, passwordCost, Passwords, type PasswordCost } from './password.js';
+import { oneTimePassword } from './one-time.js';
+import { checkNewPassword, passwordCost, Passwords, type PasswordCost } from './password.js';
 import { createApiToken, createRefreshToken, refreshTokenHash, tokenHash } from './tokens.js';
 
 /** A user as the registry keeps it. */

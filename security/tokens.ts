@@ -40,11 +40,17 @@ export function tokenDevice(token: string): DeviceId {
   return device;
 }
 
+/** What a token is for; a `jti` that is given must be that one. */
+export interface ExpectedClaims {
+  readonly audience: string;
+  readonly jti?: string;
+}
+
 /**
  * @param now wall clock
  * @throws SpamerError `unauthenticated`, the same whatever is wrong
  */
-export function verifyDeviceToken(token: string, publicKey: PublicDeviceKey, now: Micros, skewMaxS: number = limits.clockSkewMaxS): VerifiedToken {
+export function verifyDeviceToken(token: string, publicKey: PublicDeviceKey, now: Micros, skewMaxS: number = limits.clockSkewMaxS, expected: ExpectedClaims = { audience: deviceAudience }): VerifiedToken {
   const device = tokenDevice(token);
   const [head = '', body = '', mac = '', ...more] = token.split('.');
   const header = strictObject(head);
@@ -55,18 +61,18 @@ export function verifyDeviceToken(token: string, publicKey: PublicDeviceKey, now
   const named = header['alg'] === alg && (header['typ'] === undefined || header['typ'] === 'JWT');
   if (!named || !onlyNames(header, headerNames)) throw refused();
   if (!signatureValid(publicKey, Buffer.from(`${head}.${body}`), signature)) throw refused();
-  return readClaims(strictObject(body), device, now, skewMaxS);
+  return readClaims(strictObject(body), device, now, skewMaxS, expected);
 }
 
 const headerNames = new Set(['alg', 'kid', 'typ']);
 const claimNames = new Set(['iss', 'sub', 'aud', 'iat', 'exp', 'jti']);
 const onlyNames = (object: Record<string, unknown>, names: ReadonlySet<string>): boolean => Object.keys(object).every((name) => names.has(name));
 
-function readClaims(claims: Record<string, unknown> | null, device: DeviceId, now: Micros, skewMaxS: number): VerifiedToken {
+function readClaims(claims: Record<string, unknown> | null, device: DeviceId, now: Micros, skewMaxS: number, expected: ExpectedClaims): VerifiedToken {
   if (claims === null || !onlyNames(claims, claimNames)) throw refused();
   const { iss, sub, aud, iat, exp, jti } = claims;
-  if (iss !== device || sub !== device || aud !== deviceAudience) throw refused();
-  if (typeof jti !== 'string' || jti.length < jtiCharsMin || jti.length > jtiCharsMax) throw refused();
+  if (iss !== device || sub !== device || aud !== expected.audience) throw refused();
+  if (typeof jti !== 'string' || jti.length < jtiCharsMin || jti.length > jtiCharsMax || jti !== (expected.jti ?? jti)) throw refused();
   if (typeof iat !== 'number' || typeof exp !== 'number' || !Number.isSafeInteger(iat) || !Number.isSafeInteger(exp)) throw refused();
   const nowS = now / 1_000_000;
   if (exp <= iat || exp - iat > limits.deviceTokenAgeMaxS || iat > nowS + skewMaxS || exp <= nowS - skewMaxS) throw refused();
