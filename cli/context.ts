@@ -60,8 +60,13 @@ export function positive(text: string): number {
   return value;
 }
 
-/** A time as RFC 3339, or as a whole number of microseconds. */
-export function timeArgument(text: string): string {
-  if (Number.isNaN(Date.parse(text))) throw new InvalidArgumentError('must be a time like 2026-01-31T12:00:00Z');
-  return new Date(text).toISOString();
+const instant = /^(\d{4}-\d\d-\d\d)(?:(T\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?(Z|[+-]\d\d:\d\d))?$/i;
+
+/** Microseconds since 1970: of an RFC 3339 time, which says its zone, of a date (its midnight in UTC), or of a whole number of microseconds. */
+export function timeArgument(text: string): number {
+  if (/^-?\d{5,16}$/.test(text) && Number.isSafeInteger(Number(text))) return Number(text);
+  const [, date, time = 'T00:00:00', fraction = '', zone = 'Z'] = instant.exec(text) ?? [];
+  const wholeMs = Date.parse(`${date}${time}${zone}`);
+  if (Number.isNaN(wholeMs)) throw new InvalidArgumentError('must be a time with its zone, like 2026-01-31T12:00:00Z, a date, or whole microseconds since 1970');
+  return wholeMs * 1000 + Number(fraction.padEnd(6, '0'));
 }

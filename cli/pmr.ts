@@ -13,8 +13,9 @@ const writers = { csv: writeCsv, wfdb: writeWfdb, edf: writeEdf } as const;
 
 interface ExportOptions extends CommonOptions {
   readonly patient: string;
-  readonly from?: string;
-  readonly to?: string;
+  /** Microseconds since 1970. */
+  readonly from?: number;
+  readonly to?: number;
   readonly format: keyof typeof writers;
   readonly out: string;
   readonly name: string;
@@ -27,7 +28,7 @@ const exportTokenS = 600;
 export function pmr(): Command {
   const exporting = command('export', 'Write one patient\'s record to files.', ['spamer pmr export --patient 3f0c… --format csv --out record', 'spamer pmr export --patient 3f0c… --from 2026-01-31T12:00:00Z --to 2026-01-31T13:00:00Z --format wfdb --out record'])
     .requiredOption('--patient <id>', 'whose record')
-    .option('--from <time>', 'from this time on (RFC 3339)', timeArgument)
+    .option('--from <time>', 'from this time on (RFC 3339, a date, or microseconds)', timeArgument)
     .option('--to <time>', 'up to this time', timeArgument)
     .addOption(new Option('--format <format>', 'file format').choices(Object.keys(writers)).default('csv'))
     .requiredOption('--out <folder>', 'folder for the files; made if absent. They are clear: whoever reads them reads the record')
@@ -59,7 +60,7 @@ async function readFrames(server: Server, options: ExportOptions, onProgress: (f
   const unreadable: string[] = [];
   let cursor: string | null = null;
   do {
-    const query = new URLSearchParams({ format: 'avro', ...(options.from === undefined ? {} : { from: options.from }), ...(options.to === undefined ? {} : { to: options.to }), ...(cursor === null ? {} : { cursor }) });
+    const query = new URLSearchParams({ format: 'avro', ...(options.from === undefined ? {} : { from: String(options.from) }), ...(options.to === undefined ? {} : { to: String(options.to) }), ...(cursor === null ? {} : { cursor }) });
     const response: Response = await reader.get(`/v1/patients/${encodeURIComponent(options.patient)}/record?${query.toString()}`);
     const bytes = Buffer.from(await response.arrayBuffer());
     // For every chunk: 16 bytes device, uint32 length, the bodies of its frames.
@@ -77,8 +78,8 @@ async function readFrames(server: Server, options: ExportOptions, onProgress: (f
 
 /** Chunks overlap the borders of the time asked for; numerics and waves outside it go. */
 function within(frame: DecodedFrame, { from, to }: ExportOptions): DecodedFrame {
-  const fromUs = from === undefined ? -Infinity : Date.parse(from) * 1000;
-  const toUs = to === undefined ? Infinity : Date.parse(to) * 1000;
+  const fromUs = from ?? -Infinity;
+  const toUs = to ?? Infinity;
   const inside = (us: number): boolean => us >= fromUs && us < toUs;
   const waveforms = frame.waveforms.flatMap((wave) => {
     const periodUs = wave.periodNs / 1000;
