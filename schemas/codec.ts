@@ -10,6 +10,7 @@
 import avsc from 'avsc';
 import { SpamerError } from '../core/errors.js';
 import { readSchema } from './avro.js';
+import { walkOf, type Walk } from './bounds.js';
 import { schemaFiles, schemaIds, type MessageName } from './ids.js';
 import { scanFrames } from './scan.js';
 import type { Messages } from './types.js';
@@ -21,6 +22,8 @@ interface Reader {
   readonly writer: avsc.Type;
   /** From an older version to the newest; undefined when they are the same. */
   readonly resolver: ReturnType<avsc.Type['createResolver']> | undefined;
+  /** What must pass before avsc reads: it would loop as often as a hostile or damaged count says. */
+  readonly walk: Walk;
 }
 
 /** A type of its own registry: files repeat named types such as Id. Timestamps stay plain numbers. */
@@ -36,7 +39,7 @@ for (const [id, file] of schemaFiles) {
   const name = file.slice(0, file.indexOf('.')) as MessageName;
   const newest = typeOf(name);
   const writer = schemaIds[name] === id ? newest : avroType(readSchema(file));
-  readers.set(id, { name, writer, resolver: writer === newest ? undefined : newest.createResolver(writer) });
+  readers.set(id, { name, writer, resolver: writer === newest ? undefined : newest.createResolver(writer), walk: name === 'Frame' ? (body) => void scanFrames(body, 0) : walkOf(readSchema(file), name) });
 }
 
 /** The `avsc` type of a message's newest version. */
@@ -111,8 +114,7 @@ export function decodeBody<N extends MessageName>(name: N, body: Uint8Array): Me
 }
 
 function read(reader: Reader, body: Uint8Array): unknown {
-  // avsc would loop as often as a hostile array count says; the scan has bounds.
-  if (reader.name === 'Frame') scanFrames(body, 0);
+  reader.walk(body);
   const value = parse(reader, Buffer.from(body.buffer, body.byteOffset, body.length));
   // avsc reads an int of any size, even infinite.
   if (fromDevices.has(reader.name) && !typeOf(reader.name).isValid(value)) throw notOne(reader.name);
