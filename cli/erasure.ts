@@ -39,7 +39,7 @@ export function erasure(): Command {
 }
 
 function approve(): Command {
-  return command('approve', 'Approve an erasure that another person asked for; it can\'t be undone.', ['SPAMER_TOKEN=… spamer erasure approve 91ab… --out erasure.jws'])
+  return command('approve', 'Approve an erasure that another person asked for; it can\'t be undone.', ['spamer erasure approve 91ab… --out erasure.jws', 'SPAMER_TOKEN=… spamer erasure approve 91ab… --out erasure.jws'])
     .argument('<erasure>')
     .option('--out <file>', 'where the signed certificate goes')
     .option('--wait <seconds>', 'for the erasure to be done', positive, 600)
