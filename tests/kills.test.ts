@@ -1,106 +1,95 @@
 import assert from 'node:assert/strict';
-import { createServer } from 'node:net';
 import { test } from 'node:test';
-import { runDevice, type DeviceSummary } from '../device-emulator/device.js';
 import { randomOf } from '../device-emulator/random.js';
-import type { Source } from '../device-emulator/source.js';
-import { synthetic } from '../device-emulator/synthetic.js';
-import { api, spawnProgram, temporaryFolder, until } from './program.js';
-import { assertSame, enrolPatient, openPolicy, readRecord, reconcile, seriesOfFrames, seriesOfSource, type Enrolled } from './record.js';
+import { killInside, whyNoAim } from './aim.js';
+import { KilledWard } from './killed-ward.js';
+import { enrolPatient } from './record.js';
 
 const kills = Number(process.env['SPAMER_KILLS'] ?? 4);
 const seed = Number(process.env['SPAMER_SEED'] ?? Math.floor(Math.random() * 1e9));
-const speed = 20;
-const devices = 4;
 
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer();
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
-    });
-  });
-}
-
-/** Plays until told to end; then says up to which whole second it went. */
-function endable(source: Source): { readonly source: Source; end(): void; untilUs(): number } {
-  let readUntilUs = 0;
-  let endUs: number | null = null;
-  return {
-    source: {
-      ...source,
-      get durationUs() { return endUs; },
-      read: async (from, to) => {
-        if (endUs !== null && from >= endUs) return [];
-        readUntilUs = Math.max(readUntilUs, to);
-        return source.read(from, to);
-      },
-    },
-    end: () => { endUs = readUntilUs; },
-    untilUs: () => readUntilUs,
-  };
-}
+const wait = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 test(`[DURABLE] [ONCE] [LEDGER] ${kills} kills at random moments lose no acked sample and double none (seed ${seed})`, { timeout: 120_000 + kills * 12_000 }, async (t) => {
   const random = randomOf(seed);
-  const folder = temporaryFolder('kills');
-  const [httpPort, ingestPort] = [await freePort(), await freePort()];
-  const options = { httpPort, ingestPort, env: { SPAMER_CHUNK_SECONDS: '1', SPAMER_LOG_LEVEL: 'error' } };
+  const ward = await KilledWard.start(t, 'kills', seed, 20);
   // The first kill hits the first start: keystore, registry, stores are being created.
-  const first = spawnProgram(folder.dir, options);
-  await new Promise((resolve) => setTimeout(resolve, 200 + random() * 3000));
-  await first.kill();
-
-  let program = spawnProgram(folder.dir, options);
-  const stopDevices = new AbortController();
-  t.after(async () => { stopDevices.abort(); await program.kill(); folder.remove(); });
-  let { http, ingest } = await program.ready;
-  let server = api({ http }, folder.dir);
-  const enrolled: Enrolled[] = [];
-  const played = Array.from({ length: devices }, (_, index) => endable(synthetic({ seed: seed + index })));
-  await server.post('/v1/studies', openPolicy('all', 2, [...new Set(played.flatMap(({ source }) => source.signals.map(({ code }) => code)))]));
-  for (let index = 0; index < devices; index++) enrolled.push(await enrolPatient(server, ['all']));
-  const startUs = (Date.now() - 24 * 3600_000) * 1000;
-  const running: Array<Promise<DeviceSummary>> = enrolled.map(({ device, privateKey }, index) => runDevice({
-    url: ingest, deviceId: device, privateKey, source: (played[index] as (typeof played)[number]).source, speed, startUs, backoffMs: 50, signal: stopDevices.signal,
-  }));
-  for (const one of running) one.catch(() => undefined);
-
+  await wait(200 + random() * 3000);
+  await ward.restart();
+  await ward.send();
   for (let kill = 1; kill < kills; kill++) {
-    await new Promise((resolve) => setTimeout(resolve, random() * 2500));
+    await wait(random() * 2500);
     const way = random();
     // A shutdown that is killed in the middle, now and then.
     if (way < 0.25) {
-      program.process.kill('SIGTERM');
-      await new Promise((resolve) => setTimeout(resolve, random() * 150));
+      ward.program.process.kill('SIGTERM');
+      await wait(random() * 150);
     }
-    await program.kill();
-    program = spawnProgram(folder.dir, options);
+    await ward.restart();
     // A start that is killed in the middle, now and then.
     if (way > 0.8) {
-      await new Promise((resolve) => setTimeout(resolve, random() * 1500));
-      await program.kill();
-      program = spawnProgram(folder.dir, options);
+      await wait(random() * 1500);
+      await ward.restart();
     }
-    ({ http, ingest } = await program.ready);
+    await ward.program.ready;
   }
-  server = api({ http }, folder.dir);
-  await new Promise((resolve) => setTimeout(resolve, 1000));
-  for (const one of played) one.end();
-  const summaries = await Promise.all(running);
-  for (const summary of summaries) assert.equal(summary.waiting + summary.dropped + summary.refused, 0, 'every frame was acked');
-  await until('books without anything in flight', async () => {
-    const { balanced, channels } = await reconcile(server);
-    return balanced && channels.length > 0 && channels.every((row) => row.inFlight === 0);
-  }, 60_000);
-  for (const [index, { patient, device }] of enrolled.entries()) {
-    const one = played[index] as (typeof played)[number];
-    const wanted = await seriesOfSource(one.source, startUs, one.untilUs());
-    assertSame(seriesOfFrames(await readRecord(server, patient)), wanted, `device ${index}`);
-    for (const row of (await reconcile(server)).channels.filter((channel) => channel.device === device)) {
-      assert.deepEqual([row.accepted, row.stored, row.rejected, row.balanced], [wanted.get(row.code)?.values.length, wanted.get(row.code)?.values.length, 0, true], `books of ${row.code}`);
-    }
+  const { samples, connections } = await ward.prove();
+  t.diagnostic(`seed ${seed}, ${kills} kills, ${samples} samples, ${connections} connections`);
+});
+
+interface Aim {
+  readonly name: string;
+  /** Path within the data folder. */
+  readonly file: RegExp;
+  /** Whether the test fails when the aim is not met in its time; else that is only told. */
+  readonly required: boolean;
+  /** What goes on meanwhile, besides the devices that send; until the kill ends it. */
+  readonly during?: (ward: KilledWard) => Promise<unknown>;
+}
+
+/** Patients are enrolled until the program dies. */
+const enrolling = async (ward: KilledWard): Promise<void> => {
+  const server = await ward.server();
+  for (;;) await enrolPatient(server);
+};
+
+const shutdown = async (ward: KilledWard): Promise<void> => void ward.program.process.kill('SIGTERM');
+
+const aims: readonly Aim[] = [
+  { name: 'a commit of ingest', file: /^log\/ingest\.mdb$/, required: true },
+  { name: 'a commit of the anonymizing stage', file: /^log\/anonymize\.mdb$/, required: true },
+  { name: 'a commit of the record stage', file: /^log\/record\.mdb$/, required: true },
+  { name: 'a commit of the sinks', file: /^log\/sinks\.mdb$/, required: true },
+  { name: 'a commit of the analytics store', file: /^stores\/analytics\.duckdb/, required: true },
+  { name: 'a commit of the PMR store', file: /^stores\/pmr\.duckdb/, required: true },
+  { name: 'a write of the registry', file: /^registry\//, required: false, during: enrolling },
+  { name: 'a shutdown, where a store is closed', file: /^stores\//, required: false, during: shutdown },
+  { name: 'a shutdown, where the log is closed', file: /^log\//, required: false, during: shutdown },
+];
+const aimMs = 10_000;
+
+test(`[DURABLE] [ONCE] [LEDGER] kills aimed into a commit of each store lose no acked sample and double none (seed ${seed})`, { timeout: 120_000 + (aims.length + 2) * (aimMs + 10_000) }, async (t) => {
+  const random = randomOf(seed);
+  const ward = await KilledWard.start(t, 'aimed', seed, 5);
+  const reason = whyNoAim(ward.program.process);
+  if (reason !== null) return t.skip(reason);
+  const missed: string[] = [];
+  const shoot = async ({ name, file, required, during }: Aim): Promise<void> => {
+    const { program } = ward;
+    during?.(ward).catch(() => undefined);
+    const met = await killInside(program.process, ward.folder, file, random, aimMs);
+    t.diagnostic(`${name}: ${met === null ? 'not met' : `killed in ${met}`}`);
+    if (met === null && required) missed.push(name);
+    await ward.restart();
+  };
+  await shoot({ name: 'a first start, where the log is made', file: /^log\//, required: false });
+  await shoot({ name: 'a first start, where the registry is made', file: /^registry\.new\//, required: false });
+  await ward.send();
+  for (const aim of aims) {
+    await ward.program.ready;
+    await shoot(aim);
   }
-  t.diagnostic(`seed ${seed}, ${kills} kills, ${summaries.reduce((sum, { samples }) => sum + samples, 0)} samples, ${summaries.reduce((sum, { connections }) => sum + connections, 0)} connections`);
+  const { samples, connections } = await ward.prove();
+  t.diagnostic(`seed ${seed}, ${samples} samples, ${connections} connections`);
+  assert.deepEqual(missed, [], 'every commit that has to be hit was hit');
 });
