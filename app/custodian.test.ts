@@ -11,6 +11,7 @@ import { micros, type DeviceId, type PatientId, type StudyId } from '../core/ids
 import { openPglite } from '../registry/postgres.js';
 import { Opener, Sealer } from '../security/envelope.js';
 import { Custodian, type PatientInput } from './custodian.js';
+import { unkept } from '../security/trail.fixture.js';
 
 function folder(t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), 'spamer-custodian-'));
@@ -18,7 +19,7 @@ function folder(t: TestContext): string {
   return dir;
 }
 const clock: Clock & { at: number } = { at: 1_790_000_000_000_000, now: () => micros(clock.at), elapsedMs: () => 0 };
-const open = (dir: string, passphrase = 'correct horse'): Promise<Custodian> => Custodian.open({ dir, passphrase, clock, scryptN: 1024 });
+const open = (dir: string, passphrase = 'correct horse'): Promise<Custodian> => Custodian.open({ dir, audit: unkept, passphrase, clock, scryptN: 1024 });
 const code = (expected: string) => (error: unknown): boolean => (error as { code?: string }).code === expected;
 const person = (recordNumber: string, more: Partial<PatientInput> = {}): PatientInput => ({ name: 'Zyxomira Quandlewick', recordNumber, birthDate: '1980-02-03', sex: 'F', zip: '02139', ...more });
 const publicKey = (): Record<string, unknown> => ({ ...generateKeyPairSync('ed25519').publicKey.export({ format: 'jwk' }) });
@@ -198,7 +199,7 @@ test('the custodian', { timeout: 120_000 }, async (t) => {
 test('[SEALED] a first start killed at any moment is followed by one that works', { timeout: 120_000 }, async (t) => {
   const dir = folder(t);
   const module = new URL('./custodian.js', import.meta.url).href;
-  const script = `const { Custodian } = await import(${JSON.stringify(module)}); await Custodian.open({ dir: ${JSON.stringify(dir)}, scryptN: 1024 }); process.send('open');`;
+  const script = `const { Custodian } = await import(${JSON.stringify(module)}); await Custodian.open({ dir: ${JSON.stringify(dir)}, audit: { record: async () => undefined }, scryptN: 1024 }); process.send('open');`;
   for (const delayMs of [300, 700, 1500]) {
     const child = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
     const ended = new Promise((resolve) => child.once('exit', resolve));
@@ -207,7 +208,7 @@ test('[SEALED] a first start killed at any moment is followed by one that works'
     child.kill('SIGKILL');
     await ended;
   }
-  const custodian = await Custodian.open({ dir, scryptN: 1024 });
+  const custodian = await Custodian.open({ dir, audit: unkept, scryptN: 1024 });
   const { patient } = await custodian.addPatient(person('after the kills'));
   assert.equal((await custodian.identity(patient))?.recordNumber, 'after the kills');
   assert.match(custodian.warning ?? '', /passphrase/);

@@ -16,8 +16,11 @@ import { EnrolmentTables } from '../registry/enrolment.js';
 import { PeopleTables } from '../registry/people.js';
 import { Erasures } from './erasures.js';
 import { Registry, type CohortRow, type WrappedKey } from '../registry/store.js';
+import type { AuditEntry, Auditor } from '../security/audit.js';
+import { openSeed, sealSeed } from '../security/audit-seed.js';
 import { Opener, Sealer, type DataKey } from '../security/envelope.js';
 import { unwrapKey, wrapKey } from '../security/jose.js';
+import { patientAuditSecret, staffAuditSecret } from '../security/commitments.js';
 import type { Kek } from '../security/kek.js';
 import { keystorePath, Keystore } from '../security/keystore.js';
 import { Lru } from '../security/lru.js';
@@ -38,6 +41,8 @@ export interface CustodianOptions {
   readonly scryptN?: number;
   /** argon2id's cost; tests lower it. */
   readonly passwordCost?: PasswordCost;
+  /** Patients, devices, bindings and tokens are entries before they are made or changed. */
+  readonly audit: Auditor;
 }
 
 export interface HeldKey extends DataKey {
@@ -103,14 +108,18 @@ export class Custodian {
   private readonly secrets = new Lru<string, MemberSecret>(limits.dataKeysCachedMax);
   /** Studies never change. */
   private readonly studyRows = new Lru<StudyId, StudyRow>(1000);
+  private readonly audit: Auditor;
+  /** Slots of patients whose entry is being written: their audit key must be there before they are. */
+  private readonly arriving = new Map<PatientId, number>();
   private queue: Promise<unknown> = Promise.resolve();
   /** Changes of studies and cohorts since the start. */
   private changes = 0;
   /** The registry's, once read: only `decideGroups` moves it, and a stage asks for it with each batch. */
   private releaseGeneration: number | null = null;
 
-  private constructor(keystore: Keystore, registry: Registry, people: People, enrolment: Enrolment, clock: Clock, rows: ErasureRows, retentionDaysMin: number) {
+  private constructor(keystore: Keystore, registry: Registry, people: People, enrolment: Enrolment, clock: Clock, rows: ErasureRows, retentionDaysMin: number, audit: Auditor) {
     this.keystore = keystore;
+    this.audit = audit;
     this.registry = registry;
     this.people = people;
     this.enrolment = enrolment;
@@ -139,7 +148,7 @@ export class Custodian {
       const clock = options.clock ?? systemClock;
       const people = new People({ store: new PeopleTables(database), secret: keystore.blindIndexKey, roles: roles.filter((role) => role !== 'demo' && role !== 'service'), clock, ...(options.passwordCost === undefined ? {} : { passwordCost: options.passwordCost }) });
       const enrolment = new Enrolment({ store: new EnrolmentTables(database), devices: registry, secret: keystore.blindIndexKey, clock });
-      const custodian = new Custodian(keystore, registry, people, enrolment, clock, new ErasureRows(database), options.retentionDaysMin ?? 0);
+      const custodian = new Custodian(keystore, registry, people, enrolment, clock, new ErasureRows(database), options.retentionDaysMin ?? 0, options.audit);
       await custodian.erasures.repeat();
       for (const study of await registry.waitingStudies()) await custodian.releaseGroups(study);
       return custodian;
@@ -210,8 +219,38 @@ export class Custodian {
     const jwe = await wrapKey(key.secret, wrapWith, keyName(patient, 1));
     const sealed = new Sealer(key).seal(Buffer.from(JSON.stringify(identity satisfies Identity)), identityContext(patient));
     const row = { patient, slot, identity: sealed, recordIndex: this.recordIndex(identity.recordNumber), demo, createdAt: this.clock.now() };
-    await this.registry.addPatient(row, key.epoch, jwe);
+    this.arriving.set(patient, slot);
+    try {
+      await this.note('patient.register', { kind: 'patient', id: patient }, patient);
+      await this.registry.addPatient(row, key.epoch, jwe);
+    } finally {
+      this.arriving.delete(patient);
+    }
     return { patient };
+  }
+
+  /** No entry, no act: noted before it is done, whoever asked for it. */
+  private async note(action: string, resource: AuditEntry['resource'], patient: PatientId | null = null, context: AuditEntry['context'] = {}): Promise<void> {
+    await this.audit.record({ action, outcome: 'allow', actor: { kind: 'system', id: 'custodian' }, resource, patient, context });
+  }
+
+  // Keys of the audit
+
+  /** What entries are committed under, and the seed of the key that signs; made on the first start, at rest under the keystore. */
+  async auditKeys(): Promise<{ keystore: string; staff: Uint8Array; seed: Uint8Array }> {
+    const { blindIndexKey, id } = this.keystore;
+    const known = await this.registry.fact('audit_key');
+    if (known !== null) return { keystore: id, staff: staffAuditSecret(blindIndexKey), seed: openSeed(blindIndexKey, known) };
+    const seed = randomBytes(32);
+    await this.registry.setFact('audit_key', sealSeed(blindIndexKey, seed));
+    return { keystore: id, staff: staffAuditSecret(blindIndexKey), seed };
+  }
+
+  /** Under what a patient's entries are committed; null: unknown or erased [ERASED]. */
+  async auditSecret(patient: PatientId): Promise<Uint8Array | null> {
+    const slot = this.arriving.get(patient) ?? (await this.registry.wrappedKey(patient, null))?.slot;
+    const wrapKey = slot === undefined ? null : this.keystore.wrapKey(slot);
+    return wrapKey === null ? null : patientAuditSecret(wrapKey, patient);
   }
 
   /** Equal record numbers give equal indexes and nothing else can be told from them without the keystore. */
@@ -242,7 +281,9 @@ export class Custodian {
   async enrollDevice(input: DeviceInput): Promise<{ device: DeviceId }> {
     const device = randomUUID() as DeviceId;
     const binding = input.patient === undefined ? null : { patient: input.patient, from: micros(input.from ?? this.clock.now()), until: untilOf(input.until) };
-    await this.registry.addDevice(device, publicDeviceKey(input.publicKey), binding);
+    const publicKey = publicDeviceKey(input.publicKey);
+    await this.note('device.register', { kind: 'device', id: device }, input.patient ?? null);
+    await this.registry.addDevice(device, publicKey, binding);
     return { device };
   }
 
@@ -256,16 +297,19 @@ export class Custodian {
   }
 
   async setDeviceState(device: DeviceId, state: DeviceState): Promise<void> {
+    await this.note('device.set-state', { kind: 'device', id: device }, null, { state });
     if (!(await this.registry.setDeviceState(device, state))) throw new SpamerError('not_found', 'no such device');
   }
 
   /** @throws SpamerError `conflict` when the device is bound in that time already */
   async bind(binding: { readonly device: DeviceId; readonly patient: PatientId; readonly from?: number | null; readonly until?: number | null }): Promise<void> {
+    await this.note('device.bind', { kind: 'device', id: binding.device }, binding.patient);
     await this.registry.bind(binding.device, { patient: binding.patient, from: micros(binding.from ?? this.clock.now()), until: untilOf(binding.until) });
   }
 
   /** Ends the open binding, now or at a given time. */
   async unbind(device: DeviceId, at?: number): Promise<void> {
+    await this.note('device.unbind', { kind: 'device', id: device });
     if (!(await this.registry.unbind(device, micros(at ?? this.clock.now())))) throw new SpamerError('not_found', 'the device is not bound');
   }
 
@@ -407,6 +451,7 @@ export class Custodian {
     const token = createApiToken();
     const hash = createHash('sha256').update(token).digest();
     const expiresAt = micros(now + input.expiresInS * 1_000_000);
+    await this.note('token.issue', { kind: 'token', id: hash.toString('hex') }, null, { role: input.role, subject: input.subject });
     await this.registry.removeTokensExpired(now);
     await this.registry.addToken(hash, { role: input.role, subject: input.subject, scope: input.scope ?? {}, expiresAt }, now);
     return { id: hash.toString('hex'), token, expiresAt };
@@ -422,6 +467,7 @@ export class Custodian {
 
   async revokeToken(id: string): Promise<void> {
     const hash = /^[0-9a-f]{64}$/.test(id) ? Buffer.from(id, 'hex') : null;
+    if (hash !== null) await this.note('token.revoke', { kind: 'token', id });
     if (hash === null || !(await this.registry.removeToken(hash))) throw new SpamerError('not_found', 'no such token');
   }
 }

@@ -7,6 +7,7 @@ import { syncBuiltinESMExports } from 'node:module';
 import type { PatientId } from '../core/ids.js';
 import { ErasureRows } from '../registry/erasures.js';
 import { Custodian } from './custodian.js';
+import { unkept } from '../security/trail.fixture.js';
 
 const [dir = '', patient = '', at = '0'] = process.argv.slice(2);
 let left = Infinity;
@@ -29,7 +30,7 @@ for (const name of ['approve', 'begin', 'clear', 'finish']) surround(ErasureRows
 for (const name of ['link', 'rename', 'unlink']) surround(promises, name);
 syncBuiltinESMExports();
 
-const custodian = await Custodian.open({ dir, passphrase: 'correct horse', scryptN: 1024 });
+const custodian = await Custodian.open({ dir, audit: unkept, passphrase: 'correct horse', scryptN: 1024 });
 const { erasures } = custodian;
 const { id } = await erasures.request(patient as PatientId, { kind: 'token', id: 'a', role: 'admin' });
 left = Number(at);

@@ -14,6 +14,7 @@ import type { AuditEntry } from '../security/audit.js';
 import { verifyCertificate } from '../security/certificate.js';
 import { Custodian } from './custodian.js';
 import { Eraser } from './eraser.js';
+import { unkept } from '../security/trail.fixture.js';
 
 function folder(t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), 'spamer-erasures-'));
@@ -21,7 +22,7 @@ function folder(t: TestContext): string {
   return dir;
 }
 const clock: Clock & { at: number } = { at: 1_790_000_000_000_000, now: () => micros(clock.at), elapsedMs: () => 0 };
-const open = (dir: string, more: object = {}): Promise<Custodian> => Custodian.open({ dir, passphrase: 'correct horse', clock, scryptN: 1024, ...more });
+const open = (dir: string, more: object = {}): Promise<Custodian> => Custodian.open({ dir, audit: unkept, passphrase: 'correct horse', clock, scryptN: 1024, ...more });
 const code = (expected: string) => (error: unknown): boolean => (error as { code?: string }).code === expected;
 const admin = { kind: 'token', id: 'a', role: 'admin' };
 const other = { kind: 'token', id: 'b', role: 'admin' };

@@ -9,6 +9,7 @@ import { Lifecycle } from '../core/lifecycle.js';
 import type { IngestServer } from '../ingest/server.js';
 import { buildServer } from '../query/server.js';
 import type { AnonymizeThread } from './anonymize-thread.js';
+import { startAudit } from './audit.js';
 import type { Custodian } from './custodian.js';
 import { Eraser } from './eraser.js';
 import type { Erasures } from './erasures.js';
@@ -20,7 +21,7 @@ import { vaultOf } from './keys.js';
 import { queryPorts } from './ports.js';
 import type { RecordThread } from './record-thread.js';
 import type { Remote } from './rpc.js';
-import { connect } from './rpc.js';
+import { connect, serve } from './rpc.js';
 import type { StoresThread } from './stores-thread.js';
 import { line, startThread } from './thread.js';
 import { openLog } from './worker.js';
@@ -72,7 +73,9 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
   const forPeople = line();
   const forEnrolment = line();
   const forErasures = line();
-  await lifecycle.start(() => startThread('custodian-thread', { config, ports: { main: forMain.serving, anonymize: forAnonymize.serving, record: forRecord.serving, people: forPeople.serving, enrolment: forEnrolment.serving, erasures: forErasures.serving } }, onDeath));
+  const forAudit = line();
+  const custodianPorts = { main: forMain.serving, anonymize: forAnonymize.serving, record: forRecord.serving, people: forPeople.serving, enrolment: forEnrolment.serving, erasures: forErasures.serving, audit: forAudit.calling };
+  await lifecycle.start(() => startThread('custodian-thread', { config, ports: custodianPorts }, onDeath));
   const connection = connect<Custodian>(forMain.calling);
   const peopleLine = connect<People>(forPeople.calling);
   const enrolmentLine = connect<Enrolment>(forEnrolment.calling);
@@ -85,6 +88,10 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
   }));
   const custodian = connection.api;
   const people = peopleLine.api;
+  await lifecycle.start(() => ({ name: 'audit line', stop: async () => forAudit.serving.close() }));
+  // Before anything acts: what the custodian is asked to do waits until its entry can be written.
+  const audit = await lifecycle.start(() => startAudit(log, custodian, journal, fail));
+  serve(forAudit.serving, audit.trail);
   await ensureAdminToken(config, custodian);
   await ensureFirstAdmin(config, people);
   const erasures = connect<Erasures>(forErasures.calling);
@@ -107,19 +114,19 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
 
   const vault = vaultOf(custodian);
   const eraser = new Eraser({
-    erasures: erasures.api, log, journal, audit: null,
+    erasures: erasures.api, log, journal, audit: audit.trail,
     chunks: (patient) => countChunks(stores.api, patient),
     refresh: async (device) => { await ingest?.refresh(device); },
     forget: async (patient) => {
       vault.forget(patient);
       await Promise.all([anonymize?.forget(patient), record?.forget(patient)]);
     },
-    checkpoint: async () => null,
+    checkpoint: async () => (await audit.trail.checkpoint())?.note ?? null,
   });
   // Goes on beside: devices need not wait for it, and what it refuses them it has refused already.
   void eraser.resume();
   await lifecycle.start(() => ({ name: 'eraser', stop: () => eraser.settled() }));
-  const ports = queryPorts({ vault, eraser, config, journal, log, custodian, people, enrolment: enrolmentLine.api, stores: stores.api, anonymize, record, ingest, demo: options.demo === true });
+  const ports = queryPorts({ audit, vault, eraser, config, journal, log, custodian, people, enrolment: enrolmentLine.api, stores: stores.api, anonymize, record, ingest, demo: options.demo === true });
   const consoleDir = fileURLToPath(new URL('../console', import.meta.url));
   const api = await buildServer(ports, { version, consoleDir: existsSync(consoleDir) ? consoleDir : null, ...(config.http_trusted_proxies === undefined ? {} : { trustedProxies: config.http_trusted_proxies.split(',') }) });
   await lifecycle.start(() => ({ name: 'http', stop: () => api.close() }));

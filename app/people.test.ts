@@ -9,6 +9,7 @@ import { limits } from '../core/limits.js';
 import type { PasswordCost } from '../security/password.js';
 import type { Credentials } from '../security/people.js';
 import { Custodian } from './custodian.js';
+import { unkept } from '../security/trail.fixture.js';
 
 const clock: Clock & { at: number } = { at: 1_790_000_000_000_000, now: () => micros(clock.at), elapsedMs: () => clock.at / 1000 };
 const cheap: PasswordCost = { memoryKiB: 64, passes: 1, lanes: 1 };
@@ -16,7 +17,7 @@ const code = (expected: string) => (error: unknown): boolean => (error as { code
 const later = (seconds: number): void => void (clock.at += seconds * 1e6);
 
 async function opened(t: TestContext, cost = cheap, dir = mkdtempSync(join(tmpdir(), 'spamer-people-'))): Promise<{ custodian: Custodian; dir: string }> {
-  const custodian = await Custodian.open({ dir, passphrase: 'correct horse', clock, scryptN: 1024, passwordCost: cost });
+  const custodian = await Custodian.open({ dir, audit: unkept, passphrase: 'correct horse', clock, scryptN: 1024, passwordCost: cost });
   t.after(async () => {
     await custodian.close().catch(() => undefined);
     rmSync(dir, { recursive: true, force: true });

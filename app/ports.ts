@@ -11,6 +11,7 @@ import { signals } from '../schemas/signals.js';
 import { envelopeKey } from '../security/envelope.js';
 import type { Enrolment } from '../security/enrolment.js';
 import type { People } from '../security/people.js';
+import type { Audit } from './audit.js';
 import type { AnonymizeThread } from './anonymize-thread.js';
 import { openBooks } from './books.js';
 import type { Custodian, PatientInput } from './custodian.js';
@@ -25,6 +26,7 @@ interface Parts {
   readonly config: Config;
   readonly journal: Journal;
   readonly log: Log;
+  readonly audit: Audit;
   readonly custodian: Remote<Custodian>;
   readonly people: Remote<People>;
   readonly enrolment: Remote<Enrolment>;
@@ -63,6 +65,9 @@ export function queryPorts(parts: Parts): QueryPorts {
     opener: { open: (sealed, context) => vault.open(envelopeKey(sealed).patient, sealed, context) },
     metrics: { read: () => readMetrics(parts) },
     journal: parts.journal,
+    audit: parts.audit.trail,
+    refusals: parts.audit.refusals,
+    trail: parts.audit.reader,
     signals: signals.map(({ code, name, label, loinc, ucum, kind }) => ({ code, name, label, loinc, ucum, kind })),
     readiness: async () => {
       const stages = await Promise.all([parts.anonymize?.stats(), parts.record?.stats()]);

@@ -1,5 +1,6 @@
 import type { Config } from '../core/config.js';
 import type { TopicSettings } from '../log/log.js';
+import { auditTopics } from './trail-store.js';
 
 const hourUs = 3600 * 1e6;
 
@@ -14,5 +15,7 @@ export function topics(config: Config): readonly TopicSettings[] {
     { name: 'vitals.held', writer: 'anonymize', consumers: [], partitions, retentionBytes: null, retentionAgeUs: null },
     { name: 'vitals.anonymized', writer: 'anonymize', consumers: ['analytics'], ...outputs },
     { name: 'pmr.chunks', writer: 'record', consumers: ['pmr'], ...outputs },
+    // No entry, no act; so the audit is never removed, and the bound of the log is not what stops it first.
+    ...Object.values(auditTopics).map((name): TopicSettings => ({ name, writer: 'audit', consumers: [], partitions: 1, retentionBytes: null, retentionAgeUs: null, essential: true })),
   ];
 }

@@ -76,6 +76,19 @@ export const limits = {
   /** One-time codes by which devices enrol: their longest life, and how many may be open. */
   deviceCodeSMax: 86_400,
   deviceCodesOpenMax: 10_000,
+  /** Entries of the audit that wait for their flush; above it nothing more is decided. */
+  auditPendingMax: 16_384,
+  /** Entries of one flush. */
+  auditBatchMax: 1024,
+  /** Pairs in the context of one entry, and characters of one text in it. */
+  auditContextMax: 32,
+  auditTextCharsMax: 4096,
+  /** A checkpoint at least so often while there are new entries: half of what is promised. */
+  auditCheckpointMs: 5000,
+  /** Refusals of callers without a good token that are entries of their own, a second; more are summed up. */
+  auditRefusalsPerS: 100,
+  /** Entries that one search looks at before it answers with a cursor. */
+  auditSearchedMax: 50_000,
   /** Watchers of live waves. */
   liveWatchersMax: 64,
 } as const;

@@ -24,8 +24,8 @@ export class Committer {
     this.#environment = environment;
     this.#environments = environments;
     this.#topics = topics;
-    // Who consumes is a stage and may use the reserve, so that it can go on when a source is stopped by the bound.
-    this.#stage = topics.some((topic) => topic.consumers.includes(writer));
+    // Who consumes is a stage and may use the reserve, so that it can go on when a source is stopped by the bound; who writes the essential likewise.
+    this.#stage = topics.some((topic) => topic.consumers.includes(writer) || (topic.writer === writer && topic.essential === true));
     this.#bytesMax = this.#stage ? logBytesMax * (1 + stageReserve) : logBytesMax;
   }
 

@@ -108,6 +108,8 @@ export interface TopicSettings {
   /** null: no bound. */
   readonly retentionAgeUs: number | null;
   readonly retentionBytes: number | null;
+  /** Without it nothing else can go on, so its writer may pass the log's bound by as much as a stage. */
+  readonly essential?: true;
 }
 
 export interface Log {

@@ -2,40 +2,14 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { access } from './access.js';
 import type { Api } from './api.js';
-import { channel, device, doubles, patient, principals, signedIn, stranger, type Doubles } from './doubles.test.js';
+import { channel, doubles, patient, principals, stranger, type Doubles } from './doubles.test.js';
+import { requestOf } from './requests.fixture.js';
 import { buildServer } from './server.js';
 
 async function served(t: TestContext, made: Doubles = doubles()): Promise<Api> {
   const api = await buildServer(made.ports, { version: '0.0.0', consoleDir: null });
   t.after(() => api.close());
   return api;
-}
-
-const bodies: Readonly<Record<string, object>> = {
-  'POST /v1/patients': { attributes: { sex: 'F' } },
-  'POST /v1/devices': { publicKey: { kty: 'EC', crv: 'P-256', x: 'x', y: 'y' } },
-  'POST /v1/devices/:device/state': { state: 'suspended' },
-  'POST /v1/devices/:device/commands': { name: 'identify' },
-  'POST /v1/bindings': { device, patient },
-  'POST /v1/studies': { policy: '{}' },
-  'POST /v1/studies/:study/members': { patient },
-  'POST /v1/device-codes': { patient },
-  'POST /v1/sign-in': { login: 'ada', password: 'p' },
-  'POST /v1/refresh': { refreshToken: 'r' },
-  'POST /v1/sign-out': {},
-  'POST /v1/password': { password: 'p', newPassword: 'q' },
-  'POST /v1/users': { login: 'ada', role: 'clinician' },
-  'POST /v1/users/:user/state': { state: 'disabled' },
-  'POST /v1/erasures': { patient },
-  'POST /v1/patients/:patient/holds': { reference: 'CASE-7' },
-  'POST /v1/tokens': { role: 'engineer', subject: 's', expiresInS: 60 },
-};
-
-function requestOf(rule: string, token?: string): { method: 'GET' | 'POST' | 'DELETE'; url: string; headers: Record<string, string>; payload?: object } {
-  const [method, path] = rule.split(' ') as ['GET' | 'POST' | 'DELETE', string];
-  const url = path.replace(':patient', patient).replace(':device', device).replace(':user', signedIn.user).replace(':study', 'ward').replace(':topic', 'vitals.raw').replace(':erasure', patient).replace(':hold', patient).replace(':id', 'x').replace(':file', 'none.js');
-  const payload = bodies[rule];
-  return { method, url, headers: token === undefined ? {} : { authorization: `Bearer ${token}` }, ...(payload === undefined ? {} : { payload }) };
 }
 
 /** The live stream never ends by itself, so it has a test of its own. */

@@ -60,6 +60,13 @@ export const access: Readonly<Record<string, 'public' | readonly Role[]>> = {
   'GET /v1/patients/:patient/holds': ['admin', 'compliance'],
   'POST /v1/patients/:patient/holds': ['admin', 'compliance'],
   'DELETE /v1/patients/:patient/holds/:hold': ['admin', 'compliance'],
+  'GET /v1/audit/key': ['admin', 'compliance'],
+  'GET /v1/audit/checkpoint': ['admin', 'compliance'],
+  'GET /v1/audit/proofs/inclusion': ['admin', 'compliance'],
+  'GET /v1/audit/proofs/consistency': ['admin', 'compliance'],
+  'GET /v1/audit/leaves': ['admin', 'compliance'],
+  'GET /v1/audit/search': ['admin', 'compliance'],
+  'GET /v1/audit/export': ['admin', 'compliance'],
   'POST /v1/tokens': ['admin'],
   'DELETE /v1/tokens/:id': ['admin'],
 };

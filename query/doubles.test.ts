@@ -1,11 +1,12 @@
 /** Realistic providers of the API's ports, in memory, for the tests of this folder. */
 import { EventEmitter, once } from 'node:events';
-import { uuidBytes, type DeviceId, type PatientId } from '../core/ids.js';
+import { micros, uuidBytes, type DeviceId, type PatientId } from '../core/ids.js';
 import { silentJournal } from '../core/journal.js';
 import { SpamerError } from '../core/errors.js';
 import { partitionOf, type StoredRecord } from '../log/log.js';
 import { encode, encodeBody } from '../schemas/codec.js';
 import { encodeChunkContent, encodeFrameBody, type DecodedFrame } from '../schemas/frames.js';
+import type { AuditEntry } from '../security/audit.js';
 import { signals } from '../schemas/signals.js';
 import type { Block, PmrChunk } from '../schemas/types.js';
 import { deflateRawSync } from 'node:zlib';
@@ -106,11 +107,15 @@ export interface Doubles {
   /** What providers were asked, in order. */
   readonly calls: Array<readonly [string, unknown]>;
   readonly tokens: Map<string, Principal>;
+  /** What the audit was given, in order. */
+  readonly entries: AuditEntry[];
 }
 
 export function doubles(change: Partial<QueryPorts> = {}): Doubles {
   const log = new GrowingLog();
   const calls: Array<readonly [string, unknown]> = [];
+  const entries: AuditEntry[] = [];
+  const audit = { record: async (entry: AuditEntry): Promise<void> => { entries.push(entry); } };
   const tokens = new Map(Object.entries(principals).map(([name, principal]) => [`token-of-${name}`, principal]));
   const told = <T>(name: string, answer: T) => async (asked?: unknown): Promise<T> => {
     calls.push([name, asked]);
@@ -187,11 +192,22 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
       }),
     },
     journal: silentJournal,
+    audit,
+    refusals: audit,
+    trail: {
+      key: 'spamer/audit+00000000+AAAA',
+      checkpoint: told('checkpoint', { time: micros(t0), size: 1, note: 'spamer/audit\n1\nAAAA\n\n— spamer/audit AAAA\n' }),
+      inclusion: told('inclusion', { leafHash: Buffer.alloc(32), proof: [Buffer.alloc(32, 1)] }),
+      consistency: told('consistency', [Buffer.alloc(32, 2)]),
+      leaves: told('leaves', [{ index: 0, leaf: Buffer.of(1) }]),
+      search: told('search', { rows: [{ index: 0, timeUs: t0, action: 'patients.record.read', outcome: 'allow', actorKind: 'token', actor: { kind: 'token' as const, id: 'c' }, resource: { kind: 'patient', id: patient }, patient, context: { role: 'clinician' } }], next: null }),
+      exported: async function* () { yield 'one\n'; yield 'two\n'; },
+    },
     signals: signals.map(({ code, name, label, loinc, ucum, kind }) => ({ code, name, label, loinc, ucum, kind })),
     readiness: async () => ({ ready: true, parts: { ingest: true } }),
     now: () => t0,
     demoSession: async () => ({ token: 'token-of-demo', expiresAtUs: t0 }),
     ...change,
   };
-  return { ports, log, calls, tokens };
+  return { ports, log, calls, tokens, entries };
 }

@@ -8,6 +8,7 @@ import type { Log } from '../log/log.js';
 import type { Auditor } from '../security/audit.js';
 import type { Enrolment } from './enrolment-port.js';
 import type { People } from './people-port.js';
+import type { TrailReader } from '../security/trail-reader.js';
 
 export type Role = 'researcher' | 'clinician' | 'engineer' | 'admin' | 'compliance' | 'patient' | 'service' | 'demo';
 
@@ -269,6 +270,8 @@ export interface Readiness {
   readonly parts: Readonly<Record<string, boolean>>;
 }
 
+export type AuditReader = Pick<TrailReader, 'key' | 'checkpoint' | 'inclusion' | 'consistency' | 'leaves' | 'search' | 'exported'>;
+
 export type LogReader = Pick<Log, 'topics' | 'read' | 'wait' | 'status'>;
 
 export interface SignalRow {
@@ -337,7 +340,10 @@ export interface QueryPorts {
   readonly idempotency?: IdempotencyStore;
   readonly journal: Journal;
   /** Every decision is an entry before its act happens [DENY]. */
-  readonly audit?: Auditor;
+  readonly audit: Auditor;
+  /** The same for callers who have shown no good token: sums up a flood of them. */
+  readonly refusals: Auditor;
+  readonly trail: AuditReader;
   readonly signals: readonly SignalRow[];
   readiness(): Promise<Readiness>;
   /** Microseconds since the epoch. */

@@ -11,6 +11,7 @@ import { analyticsRoutes } from './analytics.js';
 import type { Api } from './api.js';
 import { idempotencyHeader, installIdempotency, takesKey } from './idempotency.js';
 import { erasureRoutes } from './erasures.js';
+import { installAudit } from './audit.js';
 import { liveRoutes } from './live.js';
 import { contentSecurityPolicy, pageRoutes } from './page.js';
 import { enrolmentRoutes } from './enrolment.js';
@@ -20,6 +21,7 @@ import { installProblems, Problem } from './problem.js';
 import { recordRoutes } from './record.js';
 import { systemRoutes } from './system.js';
 import { topicRoutes } from './topics.js';
+import { trailRoutes } from './trail.js';
 
 const pack = promisify(gzip);
 const packFromBytes = 2048;
@@ -36,6 +38,7 @@ export async function buildServer(ports: QueryPorts, options: QueryOptions): Pro
   installProblems(api, ports.journal);
   installHeaders(api);
   installAccess(api, ports);
+  installAudit(api, ports);
   if (ports.idempotency !== undefined) installIdempotency(api, { store: ports.idempotency, journal: ports.journal, now: () => ports.now() });
   api.addHook('onRoute', describeRefusals);
   // In a plugin, so that the description sees every route.
@@ -55,6 +58,7 @@ function routes(api: Api, ports: QueryPorts, options: QueryOptions): void {
   peopleRoutes(api, ports);
   enrolmentRoutes(api, ports);
   topicRoutes(api, ports);
+  trailRoutes(api, ports);
   pageRoutes(api, options.consoleDir);
 }
 

@@ -51,6 +51,12 @@ const values: { readonly [N in MessageName]: ReadonlyArray<Messages[N]> } = {
   AnonymizedRun: [{ ...studied, timeBasis: 'RELATIVE', year: 2026, code: 131330, unit: 266418, t0: 0, periodNs: 4_000_000, scale: 0.005, offset: 0, deltas: lead.deltas }],
   AnonymizedNumeric: [{ ...studied, timeBasis: 'SHIFTED', year: null, code: 147842, unit: 264864, times: [t, 1_000_000], values: [72, 71.5] }],
   PmrChunk: [{ patient, device, timeFirst: t, timeLast: t + 996_000, receivedFrom: t + 5, frameSchema: 1, compression: 'DEFLATE_RAW', plainBytes: 812, counts, sealed: bytes(8, 1) }],
+  AuditRecord: [
+    { time: t, nonce: bytes(16, 0x20), action: 'record.read', outcome: 'ALLOW', actorKind: 'USER', actor: bytes(32, 0x30), part: null, resourceKind: 'patient', resourceName: null, resource: bytes(32, 0x50), patient: bytes(32, 0x70), context: { purpose: 'treatment' }, hidden: { reason: bytes(32, 0x90) } },
+    { time: t, nonce: bytes(16, 0x20), action: 'program.start', outcome: 'DONE', actorKind: 'SYSTEM', actor: bytes(32, 0x30), part: 'main', resourceKind: null, resourceName: null, resource: null, patient: null, context: {}, hidden: {} },
+  ],
+  AuditDetail: [{ who: bytes(40, 1), what: Buffer.alloc(0) }],
+  AuditCheckpoint: [{ time: t, size: 2, note: 'origin\n2\nAAAA\n\n— origin AAAA\n' }],
   ChunkContent: [{ frames: [numericFrame, waveFrame] }, { frames: [] }],
 };
 

@@ -16,6 +16,9 @@ export const schemaIds = {
   AnonymizedNumeric: 20,
   PmrChunk: 21,
   ChunkContent: 22,
+  AuditRecord: 32,
+  AuditDetail: 33,
+  AuditCheckpoint: 34,
 } as const;
 
 export type MessageName = keyof typeof schemaIds;
@@ -36,4 +39,7 @@ export const schemaFiles: ReadonlyArray<readonly [number, string]> = [
   [20, 'AnonymizedNumeric.v1'],
   [21, 'PmrChunk.v1'],
   [22, 'ChunkContent.v1'],
+  [32, 'AuditRecord.v1'],
+  [33, 'AuditDetail.v1'],
+  [34, 'AuditCheckpoint.v1'],
 ];

@@ -233,6 +233,52 @@ export interface ChunkContent {
   readonly frames: readonly Frame[];
 }
 
+export type AuditOutcome = 'ALLOW' | 'DENY' | 'DONE' | 'FAILED';
+
+export type AuditActorKind = 'USER' | 'TOKEN' | 'DEVICE' | 'SYSTEM';
+
+/** One entry of the audit, and as bytes a leaf of its hash tree. Nothing in it names a person: commitments are HMAC-SHA-256 under keys that erasure destroys. */
+export interface AuditRecord {
+  /** Non-decreasing. */
+  readonly time: number;
+  /** Random; makes commitments to the same value differ from entry to entry. */
+  readonly nonce: Buffer;
+  readonly action: string;
+  readonly outcome: AuditOutcome;
+  readonly actorKind: AuditActorKind;
+  /** To kind and id of who did it. */
+  readonly actor: Buffer;
+  /** In the clear when the program itself did it. */
+  readonly part: string | null;
+  readonly resourceKind: string | null;
+  /** In the clear where it can be no person's: a study, a topic. */
+  readonly resourceName: string | null;
+  /** To kind and id, where the name is not in the clear. */
+  readonly resource: Buffer | null;
+  readonly patient: Buffer | null;
+  /** Purpose, policy ids, codes. */
+  readonly context: Readonly<Record<string, string>>;
+  /** What of the context may be personal. */
+  readonly hidden: Readonly<Record<string, Buffer>>;
+}
+
+/** What the commitments of the entry at the same offset stand for, sealed; no part of the hash tree. */
+export interface AuditDetail {
+  /** Nonce (12), ciphertext, tag (16) of the actor's id, under the keystore's audit key. */
+  readonly who: Buffer;
+  /** The same of resource, patient and hidden context, under the patient's audit key, or the keystore's when no patient is concerned; empty when there is none, or no key any more. */
+  readonly what: Buffer;
+}
+
+/** A signed checkpoint of the audit's hash tree. */
+export interface AuditCheckpoint {
+  readonly time: number;
+  /** Entries that it covers. */
+  readonly size: number;
+  /** C2SP signed-note over a C2SP tlog-checkpoint. */
+  readonly note: string;
+}
+
 /** Message name -> its type. */
 export interface Messages {
   readonly Frame: Frame;
@@ -249,4 +295,7 @@ export interface Messages {
   readonly AnonymizedNumeric: AnonymizedNumeric;
   readonly PmrChunk: PmrChunk;
   readonly ChunkContent: ChunkContent;
+  readonly AuditRecord: AuditRecord;
+  readonly AuditDetail: AuditDetail;
+  readonly AuditCheckpoint: AuditCheckpoint;
 }

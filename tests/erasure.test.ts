@@ -18,6 +18,7 @@ import { decode, encodeBody } from '../schemas/codec.js';
 import { decodeFrameBodies } from '../schemas/frames.js';
 import { api, cli, startProgram, temporaryFolder, until } from './program.js';
 import { assertSame, enrolPatient, openPolicy, readRecord, reconcile, seriesOfFrames, seriesOfSource, type Enrolled } from './record.js';
+import { unkept } from '../security/trail.fixture.js';
 
 const patients = Number(process.env['SPAMER_ERASURE_PATIENTS'] ?? 50);
 const passphrase = 'correct horse battery staple';
@@ -241,7 +242,7 @@ test(`[ERASED] one of ${patients} patients is erased while all stream: to a thie
   assert.equal(said.unreadable.blocks, current.sealed.filter(({ patient, topic }) => patient === victim.patient && topic === 'vitals.raw').length);
   // By our own code, with the old registry beside the current keystore.
   cpSync(join(dir, 'keystore.json'), join(backup, 'keystore.json'));
-  const custodian = await Custodian.open({ dir: backup, passphrase });
+  const custodian = await Custodian.open({ dir: backup, audit: unkept, passphrase });
   assert.equal(await custodian.current(victim.patient as PatientId), null);
   await assert.rejects(custodian.identity(victim.patient as PatientId));
   for (const { patient } of enrolled) if (patient !== victim.patient) assert.notEqual(await custodian.identity(patient as PatientId), null);
