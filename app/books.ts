@@ -5,7 +5,7 @@ import { analyticsBalanced, channelLine, lostOf, withLost, type Lost } from './l
 import type { Remote } from './rpc.js';
 import type { StoresThread } from './stores-thread.js';
 
-interface SettledCount { readonly valid: number; readonly rejected: number; readonly settled: number; readonly held: number; readonly erased?: number; readonly rejectedByReason?: Readonly<Record<string, number>> }
+interface SettledCount { readonly valid: number; readonly rejected: number; readonly settled: number; readonly held: number; readonly erased?: number; readonly notConsented?: number; readonly rejectedByReason?: Readonly<Record<string, number>> }
 interface ChunkedCount { readonly rejected: number; readonly erased?: number }
 interface DeviceState { readonly counts: Readonly<Record<string, number>> }
 
@@ -37,17 +37,17 @@ export function openBooks(log: Pick<Log, 'consumers' | 'stateScan'>, stores: Pic
       const branch = settled.get(device)?.[code] ?? nothing;
       const record = chunked.get(device)?.[code];
       const facts = { accepted: samples, rejected: branch.rejected, settled: branch.settled, held: branch.held, erased: branch.erased ?? 0, recorded: recorded.get(`${device}/${code}`) ?? 0, recordRejected: record?.rejected ?? 0, recordErased: record?.erased ?? 0 };
-      return { device, code, facts, line: channelLine(facts, false), reasons: branch.rejectedByReason ?? {} };
+      return { device, code, facts, line: channelLine(facts, false), notConsented: branch.notConsented ?? 0, reasons: branch.rejectedByReason ?? {} };
     }));
     const asideTopics = drained && (full || channels.some(({ line }) => line.inFlight > 0)) ? new Set((await setAside()).map(({ topic }) => topic)) : null;
     // What the analytics store could not read is listed among what was set aside; it can hold no more than the rest.
     const analytics = analyticsBalanced(emitted, stored, drained && full && asideTopics?.has('vitals.anonymized') !== true);
-    return channels.map(({ device, code, facts, line, reasons }) => {
+    return channels.map(({ device, code, facts, line, notConsented, reasons }) => {
       const name = `${device}/${code}`;
       if (asideTopics !== null) lost.set(name, lostOf(facts, { blocks: asideTopics.has('vitals.raw'), chunks: asideTopics.has('pmr.chunks') }));
       const gone = lost.get(name) ?? { block_unreadable: 0, chunk_unreadable: 0 };
       const whole = withLost(line, gone, drained && full);
-      return { device, code: Number(code), ...whole, rejectedByReason: withReasons(reasons, gone), balanced: whole.balanced && analytics };
+      return { device, code: Number(code), ...whole, notConsented, rejectedByReason: withReasons(reasons, gone), balanced: whole.balanced && analytics };
     });
   };
   return { snapshot: () => read(false), reconcile: () => read(true), setAside };

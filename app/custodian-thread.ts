@@ -16,7 +16,7 @@ offer({
     if (audit === undefined) throw new SpamerError('internal', 'the custodian has no audit');
     custodian = await Custodian.open({ dir, passphrase, kms: kmsOf(threadData.config), retentionDaysMin: threadData.config.erasure_retention_days_min, audit: connect<Auditor>(audit).api });
     if (custodian.warning !== null) openJournal('custodian', level).warn(custodian.warning);
-    const own: Readonly<Record<string, object>> = { people: custodian.people, enrolment: custodian.enrolment, erasures: custodian.erasures };
+    const own: Readonly<Record<string, object>> = { people: custodian.people, enrolment: custodian.enrolment, erasures: custodian.erasures, care: custodian.care };
     for (const [name, port] of Object.entries(served)) serve(port, own[name] ?? custodian);
   },
   stop: async () => {

@@ -16,6 +16,7 @@ import { EnrolmentTables } from '../registry/enrolment.js';
 import { PeopleTables } from '../registry/people.js';
 import { Erasures } from './erasures.js';
 import { Registry, type CohortRow, type WrappedKey } from '../registry/store.js';
+import type { SqlDatabase } from '../registry/sql.js';
 import type { AuditEntry, Auditor } from '../security/audit.js';
 import { openSeed, sealSeed } from '../security/audit-seed.js';
 import { Opener, Sealer, type DataKey } from '../security/envelope.js';
@@ -28,6 +29,7 @@ import type { PasswordCost } from '../security/password.js';
 import { Enrolment } from '../security/enrolment.js';
 import { People } from '../security/people.js';
 import { apiTokenHash, createApiToken, publicDeviceKey } from '../security/tokens.js';
+import { Care } from './care.js';
 
 export interface CustodianOptions {
   /** The data folder: keystore.json lies in it, the registry's database in its `registry/`. */
@@ -117,7 +119,10 @@ export class Custodian {
   /** The registry's, once read: only `decideGroups` moves it, and a stage asks for it with each batch. */
   private releaseGeneration: number | null = null;
 
-  private constructor(keystore: Keystore, registry: Registry, people: People, enrolment: Enrolment, clock: Clock, rows: ErasureRows, retentionDaysMin: number, audit: Auditor) {
+  /** Relations, consents, emergency access: the same database and keys, an interface of its own. */
+  readonly care: Care;
+
+  private constructor(keystore: Keystore, database: SqlDatabase, registry: Registry, people: People, enrolment: Enrolment, clock: Clock, retentionDaysMin: number, audit: Auditor) {
     this.keystore = keystore;
     this.audit = audit;
     this.registry = registry;
@@ -125,7 +130,9 @@ export class Custodian {
     this.enrolment = enrolment;
     this.clock = clock;
     this.warning = keystore.warning;
-    this.erasures = new Erasures(rows, keystore, clock, { retentionDaysMin }, (patient) => this.forget(patient));
+    this.erasures = new Erasures(new ErasureRows(database), keystore, clock, { retentionDaysMin }, (patient) => this.forget(patient));
+    const onChange = (): void => { this.changes += 1; };
+    this.care = new Care({ db: database, clock, keyOf: (patient) => this.current(patient), keyAt: (patient, epoch) => this.get(patient, epoch), onChange });
   }
 
   /**
@@ -148,7 +155,7 @@ export class Custodian {
       const clock = options.clock ?? systemClock;
       const people = new People({ store: new PeopleTables(database), secret: keystore.blindIndexKey, roles: roles.filter((role) => role !== 'demo' && role !== 'service'), clock, ...(options.passwordCost === undefined ? {} : { passwordCost: options.passwordCost }) });
       const enrolment = new Enrolment({ store: new EnrolmentTables(database), devices: registry, secret: keystore.blindIndexKey, clock });
-      const custodian = new Custodian(keystore, registry, people, enrolment, clock, new ErasureRows(database), options.retentionDaysMin ?? 0, options.audit);
+      const custodian = new Custodian(keystore, database, registry, people, enrolment, clock, options.retentionDaysMin ?? 0, options.audit);
       await custodian.erasures.repeat();
       for (const study of await registry.waitingStudies()) await custodian.releaseGroups(study);
       return custodian;
@@ -334,13 +341,13 @@ export class Custodian {
     return row;
   }
 
-  /** Enrols patients; who is in already stays with the same pseudonym. */
-  async enrol(study: StudyId, patients: readonly PatientId[]): Promise<void> {
+  /** Enrols patients, which puts their consent on record; who is in already stays with the same pseudonym, and a withdrawal stays one. */
+  async enrol(study: StudyId, patients: readonly PatientId[], from: number | null = null): Promise<void> {
     await this.study(study);
-    for (const patient of patients) await this.enrolOne(study, patient);
+    for (const patient of patients) await this.enrolOne(study, patient, from);
   }
 
-  private async enrolOne(study: StudyId, patient: PatientId): Promise<void> {
+  private async enrolOne(study: StudyId, patient: PatientId, from: number | null): Promise<void> {
     const identity = await this.identity(patient);
     if (identity === null) throw new SpamerError('not_found', 'no such patient');
     const today = new Date(this.clock.now() / 1000).toISOString().slice(0, 10);
@@ -348,17 +355,20 @@ export class Custodian {
     // Random, never derived from the person (FACTS §4); a shift of up to a year either way, to the microsecond.
     const secret: MemberSecret = { pseudonym: randomUUID() as Pseudonym, shiftUs: randomInt(-365 * dayUs, 365 * dayUs), attributes };
     const sealed = new Sealer(await this.present(patient)).seal(Buffer.from(JSON.stringify(secret)), memberContext(study, patient));
-    await this.registry.addMember(study, patient, sealed);
+    // To be enrolled is to have agreed: to what is measured from `from` on, or to everything when it isn't said.
+    await this.registry.addMember(study, patient, sealed, { from: micros(from ?? 0), givenAt: this.clock.now() });
     this.changes += 1;
   }
 
   /** The studies that take a patient's data; empty when the patient's key is gone. */
   async memberships(patient: PatientId): Promise<Membership[]> {
     const rows = await this.registry.memberships(patient);
+    const consents = rows.length === 0 ? [] : await this.care.consents(patient);
     const found: Membership[] = [];
     for (const row of rows) {
       const secret = await this.secretOf(row);
-      if (secret !== null) found.push(membershipOf(row, secret, await this.study(row.study)));
+      const covered = consents.filter(({ purpose, study }) => purpose === 'study' && study === row.study).map(({ from, until }) => ({ from, until }));
+      if (secret !== null) found.push(membershipOf(row, secret, await this.study(row.study), covered));
     }
     return found;
   }
@@ -474,7 +484,7 @@ export class Custodian {
 
 const untilOf = (until: number | null | undefined): Micros | null => (until === null || until === undefined ? null : micros(until));
 
-function membershipOf(row: CohortRow, secret: MemberSecret, study: StudyRow): Membership {
+function membershipOf(row: CohortRow, secret: MemberSecret, study: StudyRow, consents: Membership['consents']): Membership {
   const level = row.level === null ? undefined : levelsOf(study.policyJson)[row.level];
   return {
     study: row.study,
@@ -483,6 +493,7 @@ function membershipOf(row: CohortRow, secret: MemberSecret, study: StudyRow): Me
     pseudonym: secret.pseudonym,
     shiftUs: secret.shiftUs,
     group: level === undefined ? null : generalize(secret.attributes, level),
+    consents,
     releaseGeneration: level === undefined ? null : row.generation,
   };
 }

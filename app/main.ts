@@ -8,8 +8,11 @@ import { faultOf, type Journal } from '../core/journal.js';
 import { Lifecycle } from '../core/lifecycle.js';
 import type { IngestServer } from '../ingest/server.js';
 import { buildServer } from '../query/server.js';
+import { PolicyEngine } from '../security/policy.js';
+import { readPolicyFiles } from '../security/policy-files.js';
 import type { AnonymizeThread } from './anonymize-thread.js';
 import { startAudit } from './audit.js';
+import type { Care } from './care.js';
 import type { Custodian } from './custodian.js';
 import { Eraser } from './eraser.js';
 import type { Erasures } from './erasures.js';
@@ -64,26 +67,30 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
     fail();
   };
 
+  // Before anything is opened: a policy that does not parse changes nothing.
+  const policy = new PolicyEngine(readPolicyFiles(config.policy_dir));
   const log = await openLog(config, journal);
   await lifecycle.start(() => ({ name: 'log', stop: () => log.close() }));
 
   const forMain = line();
+  const forCare = line();
   const forAnonymize = line();
   const forRecord = line();
   const forPeople = line();
   const forEnrolment = line();
   const forErasures = line();
   const forAudit = line();
-  const custodianPorts = { main: forMain.serving, anonymize: forAnonymize.serving, record: forRecord.serving, people: forPeople.serving, enrolment: forEnrolment.serving, erasures: forErasures.serving, audit: forAudit.calling };
+  const custodianPorts = { main: forMain.serving, anonymize: forAnonymize.serving, record: forRecord.serving, people: forPeople.serving, enrolment: forEnrolment.serving, erasures: forErasures.serving, care: forCare.serving, audit: forAudit.calling };
   await lifecycle.start(() => startThread('custodian-thread', { config, ports: custodianPorts }, onDeath));
   const connection = connect<Custodian>(forMain.calling);
   const peopleLine = connect<People>(forPeople.calling);
   const enrolmentLine = connect<Enrolment>(forEnrolment.calling);
+  const careLine = connect<Care>(forCare.calling);
   await lifecycle.start(() => ({
     name: 'custodian lines',
     stop: async () => {
-      for (const each of [connection, peopleLine, enrolmentLine]) each.disconnect('stopping');
-      for (const port of [forMain.calling, forPeople.calling, forEnrolment.calling]) port.close();
+      for (const each of [connection, peopleLine, enrolmentLine, careLine]) each.disconnect('stopping');
+      for (const port of [forMain.calling, forPeople.calling, forEnrolment.calling, forCare.calling]) port.close();
     },
   }));
   const custodian = connection.api;
@@ -106,7 +113,7 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
     record = (await lifecycle.start(() => startThread<RecordThread>('record-thread', { config, ports: { custodian: forRecord.calling } }, onDeath))).api;
     const writer = await log.writer('ingest', { thread: true });
     await lifecycle.start(() => ({ name: 'ingest writer', stop: () => writer.close() }));
-    ingest = await lifecycle.start(() => startIngest(config, writer, custodian, journal));
+    ingest = await lifecycle.start(() => startIngest(config, writer, custodian, policy, journal));
   } else {
     forAnonymize.calling.close();
     forRecord.calling.close();
@@ -126,7 +133,7 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
   // Goes on beside: devices need not wait for it, and what it refuses them it has refused already.
   void eraser.resume();
   await lifecycle.start(() => ({ name: 'eraser', stop: () => eraser.settled() }));
-  const ports = queryPorts({ audit, vault, eraser, config, journal, log, custodian, people, enrolment: enrolmentLine.api, stores: stores.api, anonymize, record, ingest, demo: options.demo === true });
+  const ports = queryPorts({ audit, vault, eraser, config, journal, log, custodian, people, enrolment: enrolmentLine.api, care: careLine.api, policy, stores: stores.api, anonymize, record, ingest, demo: options.demo === true });
   const consoleDir = fileURLToPath(new URL('../console', import.meta.url));
   const api = await buildServer(ports, { version, consoleDir: existsSync(consoleDir) ? consoleDir : null, ...(config.http_trusted_proxies === undefined ? {} : { trustedProxies: config.http_trusted_proxies.split(',') }) });
   await lifecycle.start(() => ({ name: 'http', stop: () => api.close() }));

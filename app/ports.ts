@@ -7,13 +7,16 @@ import type { IngestServer } from '../ingest/server.js';
 import { flushBucketsMs } from '../ingest/counters.js';
 import type { Log } from '../log/log.js';
 import type { Devices, MetricsSnapshot, Origin, PatientRow, Principal, QueryPorts } from '../query/ports.js';
+import type { TokenHolder } from '../registry/records.js';
 import { signals } from '../schemas/signals.js';
 import { envelopeKey } from '../security/envelope.js';
 import type { Enrolment } from '../security/enrolment.js';
 import type { People } from '../security/people.js';
 import type { Audit } from './audit.js';
+import type { PolicyEngine } from '../security/policy.js';
 import type { AnonymizeThread } from './anonymize-thread.js';
 import { openBooks } from './books.js';
+import type { Care } from './care.js';
 import type { Custodian, PatientInput } from './custodian.js';
 import { peopleOf } from './first-admin.js';
 import type { Eraser } from './eraser.js';
@@ -30,6 +33,8 @@ interface Parts {
   readonly custodian: Remote<Custodian>;
   readonly people: Remote<People>;
   readonly enrolment: Remote<Enrolment>;
+  readonly care: Remote<Care>;
+  readonly policy: PolicyEngine;
   readonly stores: Remote<StoresThread>;
   readonly anonymize: Remote<AnonymizeThread> | null;
   readonly record: Remote<RecordThread> | null;
@@ -49,10 +54,10 @@ export function queryPorts(parts: Parts): QueryPorts {
   return {
     verifyToken: async (token): Promise<Principal | null> => {
       const holder = await custodian.verifyToken(token);
-      if (holder === null) return null;
-      const { role, subject: id, scope, session } = holder;
-      return session === null ? { kind: 'token', id, role, ...scope } : { kind: 'user', id, role, ...scope, session };
+      return holder === null ? null : principalOf(holder);
     },
+    policy: parts.policy,
+    care: parts.care,
     stores,
     admin: adminOf(parts),
     people: peopleOf(parts.config, parts.people),
@@ -88,6 +93,17 @@ function enrolmentOf({ enrolment, ingest }: Parts): QueryPorts['enrolment'] {
     replaceKey: (input) => enrolment.replaceKey(input),
     stream: () => ingest?.url ?? null,
   };
+}
+
+/**
+ * What was made without a bound is said to be so here, since to the policies what is absent gives no right: tokens are members of every
+ * study, administrators and compliance are not narrowed. Patients are only ever named, and a user is a member of the studies that are named.
+ */
+function principalOf({ role, subject: id, scope, session }: TokenHolder): Principal {
+  const studies = session === null || role === 'admin' ? { studies: ['*'] } : {};
+  const patients = role === 'admin' || role === 'compliance' ? { patients: ['*'] } : {};
+  const who = session === null ? ({ kind: 'token', id } as const) : ({ kind: 'user', id, session } as const);
+  return { ...who, role, ...studies, ...patients, ...scope };
 }
 
 async function demoSession(custodian: Remote<Custodian>): Promise<{ readonly token: string; readonly expiresAtUs: number }> {
@@ -166,9 +182,9 @@ function devicesOf({ custodian, ingest, log }: Parts): Devices {
   };
 }
 
-async function readMetrics({ ingest, log, anonymize, record, stores }: Parts): Promise<MetricsSnapshot> {
+async function readMetrics({ ingest, log, anonymize, record, stores, care }: Parts): Promise<MetricsSnapshot> {
   const counters = ingest?.counters;
-  const [stats, recordStats, sinks, stored, consumers] = await Promise.all([anonymize?.stats(), record?.stats(), stores.freshness(), stores.status(), log.consumers()]);
+  const [stats, recordStats, sinks, stored, consumers, emergencies] = await Promise.all([anonymize?.stats(), record?.stats(), stores.freshness(), stores.status(), log.consumers(), care.emergencyCounts()]);
   let cumulative = 0;
   return {
     frames: counters?.frames ?? 0,
@@ -182,6 +198,7 @@ async function readMetrics({ ingest, log, anonymize, record, stores }: Parts): P
     nacksByCode: Object.fromEntries(Object.entries(counters?.nacks ?? {})),
     rejectsByReason: stats?.rejectedByReason ?? {},
     setAside: { anonymize: stats?.unreadable ?? 0, record: recordStats?.unreadable ?? 0, ...Object.fromEntries(stored.map(({ name, setAside }) => [name, setAside])) },
+    emergencies,
     lag: consumers.map(({ consumer, topic, partition, lag }) => ({ stage: consumer, topic, partition, records: lag })),
     freshnessMs: sinks,
     flush: {

@@ -1,15 +1,7 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
-import { audit } from './audit.js';
-import { doctor } from './doctor.js';
-import { erasure } from './erasure.js';
-import { emulate } from './emulate.js';
-import { reconcile, tail } from './look.js';
-import { pmr } from './pmr.js';
-import { registryCommands } from './registry.js';
-import { demo, run } from './run.js';
-import { user } from './user.js';
+import { commands } from './commands.js';
 
 // Whatever is written, by the stores and the registry's database too, is for this user only.
 process.umask(0o077);
@@ -22,7 +14,7 @@ const spamer = new Command('spamer')
   .addHelpText('before', 'Examples:\n  spamer demo                     see it work, with 12 demo patients\n  spamer run                      the pipeline for your own devices\n  spamer doctor                   what is wrong with this machine\n')
   .showHelpAfterError('(--help shows examples)');
 
-for (const each of [demo(), run(), ...registryCommands(), user(), emulate(), tail(), reconcile(), pmr(), erasure(), audit(), doctor()]) spamer.addCommand(each);
+for (const each of commands()) spamer.addCommand(each);
 // Bad use is exit code 2 everywhere (DESIGN §9); help and version are none.
 for (const each of [spamer, ...spamer.commands, ...spamer.commands.flatMap((sub) => sub.commands)]) each.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
 

@@ -47,6 +47,7 @@ export const settings = {
   clock_skew_max_s: { schema: whole(0, 86_400).default(limits.clockSkewMaxS), doc: 'Seconds by which a device clock may be ahead, and data may lie outside its binding.' },
   chunk_seconds: { schema: whole(1, 3600).default(5), doc: 'Received time that one chunk of the PMR store covers.' },
   store_memory_mb: { schema: whole(64, 65_536).default(256), doc: 'Memory that each store file may use.' },
+  policy_dir: { schema: z.string().min(1).optional(), doc: 'Folder of own policies (`*.cedar`, with `*.test.json` beside them) that are read with the program\'s.' },
   log_level: { schema: z.enum(['info', 'warn', 'error', 'silent']).default('info'), doc: 'Least important lines that the program writes about itself.' },
 } as const satisfies Record<string, Setting>;
 
@@ -57,7 +58,7 @@ const names = Object.keys(settings) as SettingName[];
 export const environmentName = (name: SettingName): string => `SPAMER_${name.toUpperCase()}`;
 
 /** Environment variables that other parts of the program read themselves, so they are no misspelt settings. */
-const otherVariables = new Set(['SPAMER_CONFIG', 'SPAMER_SHARED_DIR', 'SPAMER_TOKEN', 'SPAMER_URL', 'SPAMER_LIAR_FRAMES', 'SPAMER_SILENT', 'SPAMER_KILLS', 'SPAMER_SEED', 'SPAMER_DEMAND', 'SPAMER_CHROMIUM', 'SPAMER_ERASURE_PATIENTS']);
+const otherVariables = new Set(['SPAMER_CONFIG', 'SPAMER_SHARED_DIR', 'SPAMER_TOKEN', 'SPAMER_URL', 'SPAMER_LIAR_FRAMES', 'SPAMER_SILENT', 'SPAMER_KILLS', 'SPAMER_POLICY_REQUESTS', 'SPAMER_SEED', 'SPAMER_DEMAND', 'SPAMER_CHROMIUM', 'SPAMER_ERASURE_PATIENTS']);
 
 export interface ConfigSources {
   readonly environment: Readonly<Record<string, string | undefined>>;

@@ -9,6 +9,7 @@ import { encodeRun } from '../schemas/runs.js';
 import type { Block, Rejected, RejectReason } from '../schemas/types.js';
 import { anonymize, firstReading, takenCounts } from './anonymize.js';
 import { Anchors } from './anchors.js';
+import { consented } from './consented.js';
 import { faultCounts, faultReasons, openBlock, readBlock, type OpenedBlock } from './block.js';
 import { validBodies } from './encrypt.js';
 import { Holds } from './holds.js';
@@ -166,48 +167,55 @@ export class AnonymizeWork implements StageWork {
     const judged = validate(opened.frames, block, ends, this.#settings.validate);
     this.#ends.set(opened.device, [...judged.ends]);
     if (judged.reasons.length > 0) await this.#rejectChannels(output, opened, judged);
-    const held = await this.#serveStudies(output, opened, judged);
+    const { held, notConsented } = await this.#serveStudies(output, opened, judged);
     output.frames += judged.valid.length;
     output.samples += sumOf(judged.validCounts);
-    await this.#book(output, opened, judged.validCounts, judged.rejectCounts, held);
+    await this.#book(output, opened, judged.validCounts, judged.rejectCounts, held, notConsented);
   }
 
-  async #book(output: Output, opened: OpenedBlock, valid: Counts, rejects: RejectCounts, held: Counts): Promise<void> {
+  async #book(output: Output, opened: OpenedBlock, valid: Counts, rejects: RejectCounts, held: Counts, notConsented: Counts): Promise<void> {
     const ledger = (await this.#ledger.get(opened.device)) ?? {};
-    bookSettled(ledger, valid, rejects, held);
+    bookSettled(ledger, { valid, rejects, held, notConsented });
     this.#ledger.set(opened.device, ledger);
     output.held += sumOf(held);
     for (const reasons of rejects.values()) for (const [reason, samples] of reasons) output.reasons[reason] = (output.reasons[reason] ?? 0) + samples;
   }
 
-  /** @returns the samples that some study holds, by code. */
-  async #serveStudies(output: Output, opened: OpenedBlock, judged: Validated): Promise<Counts> {
+  /** @returns the samples that some study holds, and those that some study would take if the patient's consent covered them, by code. */
+  async #serveStudies(output: Output, opened: OpenedBlock, judged: Validated): Promise<{ held: Counts; notConsented: Counts }> {
     const held: Counts = new Map();
-    const takers = await this.#takers(opened, judged);
-    const holders = takers.filter(({ group }) => group === null);
-    for (const part of takers) {
-      await this.#anchors.set(opened.patient, part.study, firstReading(judged.valid, part.policy));
-      if (part.group !== null) await this.#emit(output, opened.patient, part, judged.valid);
-      else for (const [code, samples] of takenCounts(judged.valid, part.policy)) held.set(code, samples);
+    const notConsented: Counts = new Map();
+    const takers: Part[] = [];
+    for (const { part, covered } of await this.#takers(opened, judged)) {
+      const counts = takenCounts(covered, part.policy);
+      for (const [code, samples] of takenCounts(judged.valid, part.policy)) raise(notConsented, code, samples - (counts.get(code) ?? 0));
+      if (counts.size === 0) continue;
+      takers.push(part);
+      await this.#anchors.set(opened.patient, part.study, firstReading(covered, part.policy));
+      if (part.group !== null) await this.#emit(output, opened.patient, part, covered);
+      else for (const [code, samples] of counts) raise(held, code, samples);
     }
+    const holders = takers.filter(({ group }) => group === null);
     if (holders.length > 0) await this.#hold(output, opened, judged, holders, held);
-    return held;
+    return { held, notConsented };
   }
 
-  /** The studies that take something of this block, as they are once the custodian knows that this patient contributes. */
-  async #takers(opened: OpenedBlock, judged: Validated): Promise<readonly Part[]> {
-    const takes = (part: Part): boolean => takenCounts(judged.valid, part.policy).size > 0;
-    const takers = (await this.#studies.of(opened.patient)).filter(takes);
-    if (!(await this.#studies.contribute(opened.patient, takers))) return takers;
+  /** The patient's studies with what each may have of this block, as they are once the custodian knows that this patient contributes. */
+  async #takers(opened: OpenedBlock, judged: Validated): Promise<ReadonlyArray<{ readonly part: Part; readonly covered: OpenedBlock['frames'] }>> {
+    const now = async () => (await this.#studies.of(opened.patient)).map((part) => ({ part, covered: consented(judged.valid, part.consents) }));
+    const found = await now();
+    const contributing = found.filter(({ part, covered }) => takenCounts(covered, part.policy).size > 0).map(({ part }) => part);
+    if (!(await this.#studies.contribute(opened.patient, contributing))) return found;
     await this.#studies.refresh();
-    return (await this.#studies.of(opened.patient)).filter(takes);
+    return now();
   }
 
   async #emit(output: Output, patient: PatientId, part: Part, frames: OpenedBlock['frames']): Promise<void> {
-    // [ANON] Only here is anything given out, and only with a group.
+    // [ANON] Only here is anything given out: with a group, and of the times that the patient agreed to.
     if (part.group === null) throw new SpamerError('internal', 'a patient without a group was to be given out');
-    const anchorUs = (await this.#anchors.get(patient, part.study)) ?? firstReading(frames, part.policy) ?? 0;
-    const { runs, numerics, counts } = anonymize(frames, { ...part, group: part.group, anchorUs });
+    const covered = consented(frames, part.consents);
+    const anchorUs = (await this.#anchors.get(patient, part.study)) ?? firstReading(covered, part.policy) ?? 0;
+    const { runs, numerics, counts } = anonymize(covered, { ...part, group: part.group, anchorUs });
     const key = uuidBytes(part.pseudonym);
     for (const run of runs) output.append(this.#settings.anonymizedTopic, key, encodeRun(run));
     for (const numeric of numerics) output.append(this.#settings.anonymizedTopic, key, encode('AnonymizedNumeric', numeric));
@@ -248,7 +256,7 @@ export class AnonymizeWork implements StageWork {
     output.append(this.#settings.rejectedTopic, block.device, encode('Rejected', { ...rejected, sealed: block.sealed }));
     output.unreadable += 1;
     this.#tell(output.partition, offset, fault);
-    await this.#book(output, opened, new Map(), faultCounts(block, fault), new Map());
+    await this.#book(output, opened, new Map(), faultCounts(block, fault), new Map(), new Map());
   }
 
   /**
@@ -293,6 +301,11 @@ export class AnonymizeWork implements StageWork {
     stats.lastReceivedAt = Math.max(stats.lastReceivedAt, output.lastReceivedAt);
     for (const [reason, samples] of Object.entries(output.reasons)) stats.rejectedByReason[reason] = (stats.rejectedByReason[reason] ?? 0) + samples;
   }
+}
+
+/** Studies take the whole of a code or nothing of it, so what several miss of it is as much as the one that misses most. */
+function raise(counts: Counts, code: number, samples: number): void {
+  if (samples > (counts.get(code) ?? 0)) counts.set(code, samples);
 }
 
 function rejection(partition: number, offset: number, block: Pick<Block, 'device' | 'patient' | 'receivedAt' | 'frameSchema'>, reasons: readonly RejectReason[]): Rejected {

@@ -11,6 +11,8 @@ export interface SettledCount {
   held: number;
   /** Of blocks whose key is destroyed: they are passed over, and nobody can tell any more whether they were valid [ERASED]. Absent: none. */
   erased?: number;
+  /** Of `settled` and `held`: some study would take it, and the patient's consent did not cover its time. Absent in books of earlier versions. */
+  notConsented?: number;
   rejectedByReason: Record<string, number>;
 }
 
@@ -48,13 +50,17 @@ function settledOf(ledger: SettledLedger, code: number): SettledCount {
 }
 
 /** Books one block of the anonymize stage; `held` are those of `valid` that some study holds, by code. */
-export function bookSettled(ledger: SettledLedger, valid: Counts, rejects: RejectCounts, held: Counts): void {
+export function bookSettled(ledger: SettledLedger, { valid, rejects, held, notConsented }: { readonly valid: Counts; readonly rejects: RejectCounts; readonly held: Counts; readonly notConsented: Counts }): void {
   for (const [code, samples] of valid) {
     const count = settledOf(ledger, code);
     const kept = held.get(code) ?? 0;
     count.valid += samples;
     count.held += kept;
     count.settled += samples - kept;
+  }
+  for (const [code, samples] of notConsented) {
+    const count = settledOf(ledger, code);
+    count.notConsented = (count.notConsented ?? 0) + samples;
   }
   for (const [code, reasons] of rejects) {
     const count = settledOf(ledger, code);

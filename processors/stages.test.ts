@@ -270,3 +270,44 @@ test('a stage stops within a second, in the middle of work and of backing off', 
   await stop(running);
   assert.ok(performance.now() - since < 1000);
 });
+
+test('[ANON] [LEDGER] what is measured after a withdrawal goes to that study no more, is in the record, and is counted', async (t) => {
+  const w = ward(1);
+  const bed = w.beds[0]!;
+  w.custodian.study('icu', openPolicy, 1, [bed.patient]);
+  w.custodian.study('night', openPolicy, 1, [bed.patient]);
+  begin(t, w);
+  await send(w, bed, 3);
+  await until('the first are through', () => drained(w));
+  const before = samplesSent(bed);
+  // Between the second and the third sample of the sixth frame; two more frames lie before it.
+  const withdrawnAt = start + 6 * 20_000 + 2 * 4000;
+  w.custodian.consents.set(`icu/${bed.patient}`, [{ from: 0, until: withdrawnAt }]);
+  w.custodian.generations += 1;
+  await send(w, bed, 5);
+  await until('all are through', () => drained(w));
+  const all = samplesSent(bed);
+  assert.ok(all.length > before.length);
+  const icu = givenOut(w, 'icu', bed.patient);
+  assert.deepEqual(icu, all.slice(0, 5 * 5 + 2));
+  assert.deepEqual(givenOut(w, 'night', bed.patient), all, 'another study goes on');
+  assert.deepEqual(await recorded(w, bed.device), bed.sent, 'and so does the record');
+  const missed = all.length - icu.length;
+  assert.deepEqual(ledger<SettledLedger>(w, 'anonymize', bed.device)[ecg], { valid: all.length, rejected: 0, settled: all.length, held: 0, rejectedByReason: {}, notConsented: missed });
+});
+
+test('[ANON] a withdrawal that comes while data is held ends what the release gives out', async (t) => {
+  const w = ward(2);
+  const [bed, other] = w.beds as [Ward['beds'][number], Ward['beds'][number]];
+  w.custodian.study('icu', openPolicy, 2, [bed.patient, other.patient]);
+  begin(t, w);
+  await send(w, bed, 4);
+  await until('they are held', () => drained(w));
+  assert.deepEqual(givenOut(w, 'icu', bed.patient), []);
+  w.custodian.consents.set(`icu/${bed.patient}`, [{ from: 0, until: start + 3 * 20_000 }]);
+  w.custodian.generations += 1;
+  await send(w, other, 1);
+  await until('the group is out', () => givenOut(w, 'icu', other.patient).length > 0 && ledger<SettledLedger>(w, 'anonymize', bed.device)[ecg]?.held === 0);
+  assert.deepEqual(givenOut(w, 'icu', bed.patient), samplesSent(bed).slice(0, 2 * 5));
+  assert.equal(ledger<SettledLedger>(w, 'anonymize', bed.device)[ecg]?.settled, 20);
+});

@@ -1,4 +1,5 @@
 import type { PatientId, Pseudonym, StudyId } from '../core/ids.js';
+import type { Span } from './consented.js';
 import { readPolicy, type StudyPolicy } from './policy.js';
 import { Lru } from './lru.js';
 
@@ -10,6 +11,8 @@ export interface Membership {
   readonly policyHash: string;
   readonly pseudonym: Pseudonym;
   readonly shiftUs: number;
+  /** Readings of these times may be given out, [from, until) in microseconds, and no others [ANON]. */
+  readonly consents: readonly Span[];
   /** null: the patient's group has not reached k, so nothing may be given out. */
   readonly group: Readonly<Record<string, string>> | null;
 }

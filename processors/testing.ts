@@ -13,6 +13,7 @@ import { RecordWork, recordDefaults } from './record-stage.js';
 import { Stage, stageDefaults } from './stage.js';
 import type { Membership, Memberships } from './studies.js';
 import type { ValidateSettings } from './validate.js';
+import type { Span } from './consented.js';
 import { Vault, type DataKey, type DataKeys } from './vault.js';
 
 export const ecg = 131329;
@@ -172,6 +173,8 @@ interface FakeStudy {
 export class FakeCustodian implements DataKeys, Memberships {
   readonly #keys = new Map<PatientId, DataKey>();
   readonly studies = new Map<StudyId, FakeStudy>();
+  /** By study and patient; everything where there is none. */
+  readonly consents = new Map<string, readonly Span[]>();
   generations = 0;
   /** Told to be out of reach. */
   broken = false;
@@ -214,7 +217,7 @@ export class FakeCustodian implements DataKeys, Memberships {
       const pseudonym = members.get(patient);
       if (pseudonym === undefined) continue;
       const group = contributors.size >= k ? { sex: 'F' } : null;
-      found.push({ study, policyJson, policyHash: createHash('sha256').update(policyJson).digest('hex'), pseudonym, shiftUs: 3_600_000_000, group });
+      found.push({ study, policyJson, policyHash: createHash('sha256').update(policyJson).digest('hex'), pseudonym, shiftUs: 3_600_000_000, group, consents: this.consents.get(`${study}/${patient}`) ?? [{ from: 0, until: null }] });
     }
     return this.#answer(found);
   }

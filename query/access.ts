@@ -1,88 +1,28 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { SpamerError } from '../core/errors.js';
-import type { Principal, QueryPorts, Role } from './ports.js';
-
-/**
- * Who may call what: the one table [DENY]. A route that is not here is refused, and a test fails for it.
- * 'public' routes carry no data of a person: liveness, counts without identity, the description, the page itself.
- */
-const everyone: readonly Role[] = ['researcher', 'clinician', 'engineer', 'admin', 'compliance', 'demo'];
-const users: readonly Role[] = everyone.filter((role) => role !== 'demo');
-
-export const access: Readonly<Record<string, 'public' | readonly Role[]>> = {
-  'GET /': 'public',
-  'GET /assets/:file': 'public',
-  'GET /healthz': 'public',
-  'GET /readyz': 'public',
-  'GET /metrics': 'public',
-  'GET /openapi.json': 'public',
-  'GET /v1/signals': 'public',
-  'POST /v1/demo/session': 'public',
-  'POST /v1/device-codes': ['admin'],
-  // Prove themselves by the code, or by the device's own keys.
-  'POST /v1/enrol': 'public',
-  'POST /v1/devices/self/key': 'public',
-  'POST /v1/sign-in': 'public',
-  'POST /v1/refresh': 'public',
-  'POST /v1/sign-out': users,
-  'POST /v1/password': users,
-  'GET /v1/status': everyone,
-  'GET /v1/ledger': everyone,
-  'GET /v1/ledger/channels': ['engineer', 'admin', 'demo'],
-  'GET /v1/devices': ['engineer', 'admin', 'clinician', 'demo'],
-  'POST /v1/devices': ['admin'],
-  'POST /v1/devices/:device/state': ['admin'],
-  'POST /v1/devices/:device/commands': ['engineer', 'admin'],
-  'POST /v1/bindings': ['admin'],
-  'GET /v1/patients': ['admin', 'clinician', 'demo'],
-  'POST /v1/patients': ['admin'],
-  'GET /v1/patients/:patient/record': ['clinician', 'patient', 'demo'],
-  'GET /v1/patients/:patient/live': ['clinician', 'patient', 'demo'],
-  'GET /v1/studies': ['researcher', 'admin'],
-  'POST /v1/studies': ['admin'],
-  'POST /v1/studies/:study/members': ['admin'],
-  'GET /v1/studies/:study/signals': ['researcher'],
-  'GET /v1/studies/:study/numerics': ['researcher'],
-  'GET /v1/studies/:study/runs': ['researcher'],
-  'GET /v1/studies/:study/aggregates': ['researcher'],
-  'GET /v1/topics': ['engineer', 'admin'],
-  'GET /v1/topics/:topic/records': ['engineer', 'admin'],
-  'GET /v1/users': ['admin'],
-  'POST /v1/users': ['admin'],
-  'POST /v1/users/:user/state': ['admin'],
-  'POST /v1/users/:user/password': ['admin'],
-  'GET /v1/erasures': ['admin', 'compliance'],
-  'GET /v1/erasures/:erasure': ['admin', 'compliance'],
-  'GET /v1/erasure-key': ['admin', 'compliance'],
-  'POST /v1/erasures': ['admin', 'compliance'],
-  'POST /v1/erasures/:erasure/approve': ['admin', 'compliance'],
-  'POST /v1/erasures/:erasure/withdraw': ['admin', 'compliance'],
-  'GET /v1/patients/:patient/holds': ['admin', 'compliance'],
-  'POST /v1/patients/:patient/holds': ['admin', 'compliance'],
-  'DELETE /v1/patients/:patient/holds/:hold': ['admin', 'compliance'],
-  'GET /v1/audit/key': ['admin', 'compliance'],
-  'GET /v1/audit/checkpoint': ['admin', 'compliance'],
-  'GET /v1/audit/proofs/inclusion': ['admin', 'compliance'],
-  'GET /v1/audit/proofs/consistency': ['admin', 'compliance'],
-  'GET /v1/audit/leaves': ['admin', 'compliance'],
-  'GET /v1/audit/search': ['admin', 'compliance'],
-  'GET /v1/audit/export': ['admin', 'compliance'],
-  'POST /v1/tokens': ['admin'],
-  'DELETE /v1/tokens/:id': ['admin'],
-};
+import type { PolicyDecision } from '../security/policy.js';
+import { access, type ResourceKind } from './actions.js';
+import { circumstancesOf, personOf, resourceOf, whoIs } from './asked.js';
+import type { Principal, QueryPorts, Standing } from './ports.js';
 
 declare module 'fastify' {
   interface FastifyRequest {
     principal: Principal | null;
+    /** Ids of the policies that decided, with commas; empty where nothing permitted it. */
+    decidedBy: string;
   }
 }
+
+export type AccessPorts = Pick<QueryPorts, 'verifyToken' | 'policy' | 'care' | 'now'>;
 
 /** Every refusal is one of these two, word for word, whatever the reason. */
 const unauthenticated = (): SpamerError => new SpamerError('unauthenticated', 'a valid bearer token is needed');
 export const forbidden = (): SpamerError => new SpamerError('forbidden', 'this token has no right to that');
 
-export function installAccess(app: FastifyInstance, ports: Pick<QueryPorts, 'verifyToken'>): void {
+/** Before anything of a request but its head is read: who asks, what is asked for, and whether the policies allow it [DENY]. */
+export function installAccess(app: FastifyInstance, ports: AccessPorts): void {
   app.decorateRequest('principal', null);
+  app.decorateRequest('decidedBy', '');
   app.addHook('onRequest', async (request) => {
     // No route: the not-found answer tells nothing that the public description does not.
     if (request.is404) return;
@@ -90,8 +30,57 @@ export function installAccess(app: FastifyInstance, ports: Pick<QueryPorts, 'ver
     const rule = access[`${request.method === 'HEAD' ? 'GET' : request.method} ${request.routeOptions.url ?? ''}`];
     if (rule === 'public') return;
     request.principal = await principalOf(request, ports);
-    if (rule === undefined || !rule.includes(request.principal.role)) throw forbidden();
+    if (rule === undefined) throw forbidden();
+    const [action, kind] = rule;
+    const decision = await decide(ports, request, action, kind, nameOf(request, kind));
+    request.decidedBy = decision.policies.join(',');
+    if (!decision.allowed) throw forbidden();
   });
+}
+
+const paramOf = { system: null, patient: 'patient', device: 'device', dataset: 'study', topic: 'topic' } as const satisfies Record<ResourceKind, string | null>;
+
+function nameOf(request: FastifyRequest, kind: ResourceKind): string {
+  const name = paramOf[kind];
+  return name === null ? 'spamer' : ((request.params as Readonly<Record<string, string>>)[name] ?? '');
+}
+
+const nobody: Standing = { people: [], careTeams: [], organisations: [], consents: { treatment: 'none', research: 'none' }, emergencyUntilUs: null };
+
+/** The caller's right to one action on one thing. The same steps whether the thing is there or not. */
+export async function decide(ports: AccessPorts, request: FastifyRequest, action: string, kind: ResourceKind, name: string): Promise<PolicyDecision> {
+  const principal = callerOf(request);
+  const [standing = nobody] = kind === 'patient' ? await ports.care.standings(whoIs(principal), [name]) : [];
+  return ports.policy.decide({ principal: personOf(principal), action, resource: resourceOf(kind, name, standing), context: circumstancesOf(request, principal, standing, ports.now()) });
+}
+
+/** Patients per turn of the event loop: other requests, and devices, come between. */
+const sliceMax = 16;
+
+/** Those of the patients that the caller may see, each by a decision of its own. */
+export async function visiblePatients(ports: AccessPorts, request: FastifyRequest, patients: readonly string[]): Promise<ReadonlySet<string>> {
+  if ((await decide(ports, request, 'seeEveryPatient', 'system', 'spamer')).allowed) return new Set(patients);
+  const principal = callerOf(request);
+  const { careTeams = [], organisation = null } = principal;
+  // Whom nothing ties to the caller no policy needs to be asked about.
+  const tied = new Set([...(principal.patients ?? []), ...(await ports.care.related({ person: whoIs(principal), careTeams, organisation }))]);
+  return permittedOn(ports, request, 'seePatient', patients.filter((patient) => tied.has(patient)));
+}
+
+/** Those of the patients on whom the caller may do this, each by a decision of its own. */
+export async function permittedOn(ports: AccessPorts, request: FastifyRequest, action: string, candidates: readonly string[]): Promise<ReadonlySet<string>> {
+  const principal = callerOf(request);
+  const permitted = new Set<string>();
+  for (let at = 0; at < candidates.length; at += sliceMax) {
+    const slice = candidates.slice(at, at + sliceMax);
+    const standings = await ports.care.standings(whoIs(principal), slice);
+    for (const [index, patient] of slice.entries()) {
+      const standing = standings[index] ?? nobody;
+      const asked = { principal: personOf(principal), action, resource: resourceOf('patient', patient, standing), context: circumstancesOf(request, principal, standing, ports.now()) };
+      if (ports.policy.decide(asked).allowed) permitted.add(patient);
+    }
+  }
+  return permitted;
 }
 
 const bearerShape = /^Bearer ([A-Za-z0-9._~+/=-]{1,4096})$/i;
@@ -100,7 +89,7 @@ export function bearerOf(request: FastifyRequest): string | null {
   return bearerShape.exec(request.headers.authorization ?? '')?.[1] ?? null;
 }
 
-async function principalOf(request: FastifyRequest, ports: Pick<QueryPorts, 'verifyToken'>): Promise<Principal> {
+async function principalOf(request: FastifyRequest, ports: AccessPorts): Promise<Principal> {
   const token = bearerOf(request);
   const principal = token === null ? null : await ports.verifyToken(token);
   if (principal === null) throw unauthenticated();
@@ -111,13 +100,4 @@ async function principalOf(request: FastifyRequest, ports: Pick<QueryPorts, 'ver
 export function callerOf(request: FastifyRequest): Principal {
   if (request.principal === null) throw unauthenticated();
   return request.principal;
-}
-
-export function maySeePatient(principal: Principal, patient: string): boolean {
-  if (principal.patients !== undefined) return principal.patients.includes(patient);
-  return principal.role !== 'demo' && principal.role !== 'patient';
-}
-
-export function maySeeStudy(principal: Principal, study: string): boolean {
-  return principal.studies === undefined || principal.studies.includes(study);
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { SpamerError } from '../core/errors.js';
 import type { Auditor } from '../security/audit.js';
-import { access } from './access.js';
+import { access } from './actions.js';
 import type { Api } from './api.js';
 import { actionName } from './audit.js';
 import { device, doubles, patient, stranger, type Doubles } from './doubles.test.js';
@@ -28,7 +28,7 @@ test('[DENY] a decision is an entry, and it is there before the act happens', as
   await api.inject({ url: `/v1/patients/${patient}/record`, headers: as('clinician') });
   assert.deepEqual(made.entries.at(-1), {
     action: 'patients.record.read', outcome: 'allow', actor: { kind: 'user', id: 'c' }, resource: { kind: 'patient', id: patient }, patient,
-    context: { route: 'GET /v1/patients/:patient/record', role: 'clinician' },
+    context: { route: 'GET /v1/patients/:patient/record', role: 'clinician', policies: 'care-named' },
   });
   await api.inject({ method: 'POST', url: '/v1/bindings', headers: as('admin'), payload: { device, patient } });
   assert.equal(made.entries.at(-1)?.patient, patient);
@@ -57,7 +57,7 @@ test('[DENY] no entry, no act: with an audit that refuses, every route that is n
   const api = await served(t, made);
   for (const [rule, allowed] of Object.entries(access)) {
     if (allowed === 'public') continue;
-    for (const role of [...allowed, 'service', 'nobody']) {
+    for (const role of ['researcher', 'clinician', 'engineer', 'admin', 'compliance', 'demo', 'patient', 'service', 'nobody']) {
       const answer = await api.inject(requestOf(rule, `token-of-${role}`));
       assert.equal(answer.statusCode, 503, `${rule} as ${role}: ${answer.body}`);
       assert.equal(answer.json<{ code: string }>().code, 'audit_failed');

@@ -3,7 +3,6 @@ import { SpamerError } from '../core/errors.js';
 import { patientId, type PatientId } from '../core/ids.js';
 import type { AuditActor, AuditEntry } from '../security/audit.js';
 import { anonymous } from '../security/refusals.js';
-import { forbidden, maySeePatient } from './access.js';
 import type { Api } from './api.js';
 import type { Principal, QueryPorts } from './ports.js';
 import { problemOf } from './problem.js';
@@ -17,10 +16,7 @@ export function installAudit(api: Api, ports: Pick<QueryPorts, 'audit' | 'refusa
   api.addHook('preHandler', async (request) => {
     const { principal } = request;
     if (principal === null) return;
-    const entry = entryOf(request, principal, 'allow');
-    // Decided here what the handler would refuse, so that nobody's record has an allow that was none.
-    if (entry.patient !== null && 'patient' in params(request) && !maySeePatient(principal, entry.patient)) throw forbidden();
-    await ports.audit.record(entry);
+    await ports.audit.record(entryOf(request, principal, 'allow'));
   });
   api.addHook('onSend', async (request, reply, payload) => {
     if (reply.statusCode !== 401 && reply.statusCode !== 403) return payload;
@@ -43,7 +39,7 @@ function unrecorded(reply: FastifyReply, error: unknown): string {
 }
 
 function entryOf(request: FastifyRequest, principal: Principal, outcome: 'allow' | 'deny'): AuditEntry {
-  return { action: actionOf(request), outcome, actor: actorOf(principal), resource: resourceOf(request), patient: subjectOf(request), context: { route: routeOf(request), role: principal.role } };
+  return { action: actionOf(request), outcome, actor: actorOf(principal), resource: resourceOf(request), patient: subjectOf(request), context: { route: routeOf(request), role: principal.role, ...(request.decidedBy === '' ? {} : { policies: request.decidedBy }) } };
 }
 
 /** Services are users without a face. */

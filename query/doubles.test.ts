@@ -10,7 +10,9 @@ import type { AuditEntry } from '../security/audit.js';
 import { signals } from '../schemas/signals.js';
 import type { Block, PmrChunk } from '../schemas/types.js';
 import { deflateRawSync } from 'node:zlib';
-import type { ErasureRow, LedgerChannel, NumericRow, Principal, QueryPorts, RunRow } from './ports.js';
+import { PolicyEngine } from '../security/policy.js';
+import { readPolicyFiles } from '../security/policy-files.js';
+import type { ErasureRow, LedgerChannel, NumericRow, Principal, QueryPorts, RunRow, Standing } from './ports.js';
 import type { SignedIn } from './people-port.js';
 
 export const patient = '11111111-1111-4111-8111-111111111111' as PatientId;
@@ -22,8 +24,8 @@ export const principals: Readonly<Record<string, Principal>> = {
   researcher: { kind: 'user', id: 'r', role: 'researcher', studies: ['ward', 'strict'], session: 's' },
   clinician: { kind: 'user', id: 'c', role: 'clinician', patients: [patient], session: 's' },
   engineer: { kind: 'user', id: 'e', role: 'engineer', session: 's' },
-  admin: { kind: 'user', id: 'a', role: 'admin', session: 's' },
-  compliance: { kind: 'user', id: 'o', role: 'compliance', session: 's' },
+  admin: { kind: 'user', id: 'a', role: 'admin', studies: ['*'], patients: ['*'], session: 's' },
+  compliance: { kind: 'user', id: 'o', role: 'compliance', patients: ['*'], session: 's' },
   patient: { kind: 'user', id: 'p', role: 'patient', patients: [patient], session: 's' },
   service: { kind: 'user', id: 's', role: 'service', session: 's' },
   demo: { kind: 'token', id: 'guest', role: 'demo', patients: [patient] },
@@ -68,7 +70,11 @@ export const numericRows: readonly NumericRow[] = [
 ];
 export const runRows: readonly RunRow[] = [{ ...series, basis: 'RELATIVE', code: 131330, t0Us: 0, periodNs: 4_000_000, scale: 0.005, offset: 0, samples: [1, -2, 2 ** 31 - 1, -(2 ** 31)] }];
 
-export const channel: LedgerChannel = { device, code: 147842, accepted: 100, stored: 80, rejected: 10, held: 5, erased: 0, inFlight: 5, rejectedByReason: { value_out_of_range: 10 }, balanced: true };
+export const channel: LedgerChannel = { device, code: 147842, accepted: 100, stored: 80, rejected: 10, held: 5, erased: 0, inFlight: 5, notConsented: 0, rejectedByReason: { value_out_of_range: 10 }, balanced: true };
+
+/** The real policies. */
+export const policy = new PolicyEngine(readPolicyFiles());
+export const noStanding: Standing = { people: [], careTeams: [], organisations: [], consents: { treatment: 'none', research: 'none' }, emergencyUntilUs: null };
 
 export const erasureRow: ErasureRow = { id: '55555555-5555-4555-8555-555555555555', patient, state: 'requested', requestedAt: t0, approvedAt: null, certificate: null };
 const hold = { id: '66666666-6666-4666-8666-666666666666', reference: 'CASE-7', placedAt: t0 };
@@ -124,6 +130,20 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
   const study = { study: 'ward', title: 'The ward', policyHash: 'ab'.repeat(32), k: 5 };
   const ports: QueryPorts = {
     verifyToken: async (token) => tokens.get(token) ?? null,
+    policy,
+    care: {
+      standings: async (_who, patients) => patients.map(() => noStanding),
+      related: async () => [],
+      addRelation: told('addRelation', { id: 'x' }),
+      endRelation: told('endRelation', undefined),
+      relations: told('relations', []),
+      giveConsent: told('giveConsent', { id: 'x' }),
+      withdrawConsent: told('withdrawConsent', undefined),
+      consents: told('consents', []),
+      breakGlass: told('breakGlass', { id: 'x', untilUs: t0 }),
+      emergencyList: told('emergencyList', []),
+      reviewEmergency: told('reviewEmergency', undefined),
+    },
     stores: {
       datasets: told('datasets', [{ study: 'ward', code: 147842, unit: 264864, basis: 'SHIFTED' as const, patients: 12, readings: 9, waveSamples: 0 }, { study: 'other', code: 1, unit: 1, basis: 'SHIFTED' as const, patients: 1, readings: 1, waveSamples: 0 }]),
       numerics: told('numerics', { rows: numericRows, next: 'more' }),
@@ -186,7 +206,7 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
     },
     metrics: {
       read: async () => ({
-        frames: 7, samples: 1750, bytes: 9000, acks: 3, connections: 1, halfOpen: 4, halfOpenRefused: 5, handshakesRefused: 6, nacksByCode: { seq_gap: 1 }, rejectsByReason: { value_out_of_range: 10 }, setAside: { anonymize: 2 },
+        frames: 7, samples: 1750, bytes: 9000, acks: 3, connections: 1, halfOpen: 4, halfOpenRefused: 5, handshakesRefused: 6, nacksByCode: { seq_gap: 1 }, rejectsByReason: { value_out_of_range: 10 }, setAside: { anonymize: 2 }, emergencies: { total: 3, unreviewed: 1 },
         lag: [{ stage: 'record', topic: 'vitals.raw', partition: 0, records: 2 }, { stage: 'record', topic: 'vitals.raw', partition: 1, records: 3 }],
         freshnessMs: 850, flush: { buckets: [{ le: 0.001, count: 2 }, { le: 0.01, count: 3 }], sumS: 0.004, count: 3 },
       }),

@@ -3,7 +3,8 @@ import type { FastifyReply } from 'fastify';
 import { SpamerError, verdicts, type ErrorCode } from '../core/errors.js';
 import { faultOf, type Journal } from '../core/journal.js';
 import { openAnswer, requestFingerprint, sealAnswer } from '../security/answers.js';
-import { access, bearerOf } from './access.js';
+import { bearerOf } from './access.js';
+import { access } from './actions.js';
 import type { Api } from './api.js';
 import type { IdempotencyStore } from './ports.js';
 

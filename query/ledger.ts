@@ -7,13 +7,14 @@ export interface LedgerTotals {
   readonly held: number;
   readonly erased: number;
   readonly inFlight: number;
+  readonly notConsented: number;
   readonly rejectedByReason: Readonly<Record<string, number>>;
   readonly balanced: boolean;
 }
 
 /** The sum of channels [LEDGER]; that it adds up is checked again here, not taken over. */
 export function totalsOf(channels: readonly LedgerChannel[]): LedgerTotals {
-  const sum = { accepted: 0, stored: 0, rejected: 0, held: 0, erased: 0, inFlight: 0 };
+  const sum = { accepted: 0, stored: 0, rejected: 0, held: 0, erased: 0, inFlight: 0, notConsented: 0 };
   const rejectedByReason: Record<string, number> = {};
   for (const channel of channels) {
     sum.accepted += channel.accepted;
@@ -22,6 +23,7 @@ export function totalsOf(channels: readonly LedgerChannel[]): LedgerTotals {
     sum.held += channel.held;
     sum.erased += channel.erased;
     sum.inFlight += channel.inFlight;
+    sum.notConsented += channel.notConsented;
     for (const [reason, samples] of Object.entries(channel.rejectedByReason)) rejectedByReason[reason] = (rejectedByReason[reason] ?? 0) + samples;
   }
   const adds = sum.accepted === sum.stored + sum.rejected + sum.held + sum.erased + sum.inFlight;

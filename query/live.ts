@@ -7,7 +7,7 @@ import { limits } from '../core/limits.js';
 import { partitionOf, type StoredRecord } from '../log/log.js';
 import { decode } from '../schemas/codec.js';
 import type { DecodedFrame } from '../schemas/frames.js';
-import { bearerOf, callerOf, forbidden, maySeePatient } from './access.js';
+import { bearerOf, decide } from './access.js';
 import { Uuid, readPatient, type Api } from './api.js';
 import { openBlock } from './opened.js';
 import type { QueryOptions, QueryPorts } from './ports.js';
@@ -29,7 +29,6 @@ export function liveRoutes(api: Api, ports: QueryPorts, options: QueryOptions): 
   const schema = { tags: ['record'], summary: 'Live waves and numerics of one patient (server-sent events)', params: Type.Object({ patient: Uuid }), produces: ['text/event-stream'] };
   api.get('/v1/patients/:patient/live', { schema, exposeHeadRoute: false }, async (request, reply) => {
     const patient = readPatient(request.params.patient);
-    if (!maySeePatient(callerOf(request), patient)) throw forbidden();
     if (watchers.size >= (options.liveWatchersMax ?? limits.liveWatchersMax)) throw new SpamerError('overloaded', 'too many live views are open');
     const watcher = new Watcher(patient, request, ports);
     // Taken before the first await, so that many at once cannot pass the bound together.
@@ -92,7 +91,9 @@ class Watcher {
   async #beat(): Promise<void> {
     try {
       const principal = await this.#ports.verifyToken(bearerOf(this.#request) ?? '');
-      if (principal === null || principal.role !== this.#request.principal?.role || !maySeePatient(principal, this.#patient)) return this.end('forbidden');
+      if (principal === null) return this.end('forbidden');
+      this.#request.principal = principal;
+      if (!(await decide(this.#ports, this.#request, 'watchRecord', 'patient', this.#patient)).allowed) return this.end('forbidden');
       this.#send('beat', {});
     } catch (error) {
       this.#ports.journal.warn('a live view ended', { fault: faultOf(error) });

@@ -19,6 +19,8 @@ export class Metrics {
   readonly #halfOpenRefused = this.#counter('spamer_half_open_refused_total', 'Sockets closed at once, since too many were half open.');
   readonly #connections = this.#gauge('spamer_connections', 'Devices connected.');
   readonly #halfOpen = this.#gauge('spamer_half_open_connections', "Sockets on the device port that are not yet a device's.");
+  readonly #emergencies = this.#counter('spamer_break_glass_total', 'Emergency accesses.');
+  readonly #unreviewed = this.#gauge('spamer_break_glass_unreviewed', 'Emergency accesses that nobody has reviewed yet; alert above 0.');
   readonly #lag = this.#gauge('spamer_lag_records', 'Records that a stage or sink has still to read.', ['stage', 'topic', 'partition']);
   readonly #freshness = this.#gauge('spamer_freshness_seconds', 'From receipt to queryable, of what was stored last.');
 
@@ -35,9 +37,10 @@ export class Metrics {
   }
 
   #copy(snapshot: MetricsSnapshot): void {
-    const { frames, samples, bytes, acks, handshakesRefused, halfOpenRefused } = snapshot;
+    const { frames, samples, bytes, acks, handshakesRefused, halfOpenRefused, emergencies } = snapshot;
     for (const [counter, value] of [
       [this.#frames, frames], [this.#samples, samples], [this.#bytes, bytes], [this.#acks, acks], [this.#handshakesRefused, handshakesRefused], [this.#halfOpenRefused, halfOpenRefused],
+      [this.#emergencies, emergencies.total],
     ] as const) {
       counter.reset();
       counter.inc(value);
@@ -45,6 +48,7 @@ export class Metrics {
     this.#copyLabelled(this.#nacks, 'code', snapshot.nacksByCode);
     this.#copyLabelled(this.#rejects, 'reason', snapshot.rejectsByReason);
     this.#copyLabelled(this.#setAside, 'stage', snapshot.setAside);
+    this.#unreviewed.set(snapshot.emergencies.unreviewed);
     this.#connections.set(snapshot.connections);
     this.#halfOpen.set(snapshot.halfOpen);
     this.#freshness.set(snapshot.freshnessMs === null ? NaN : snapshot.freshnessMs / 1000);

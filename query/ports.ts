@@ -5,6 +5,7 @@
 import type { Journal } from '../core/journal.js';
 import type { DeviceId, PatientId, StudyId } from '../core/ids.js';
 import type { Log } from '../log/log.js';
+import type { PolicyDecision, PolicyRequest } from '../security/policy.js';
 import type { Auditor } from '../security/audit.js';
 import type { Enrolment } from './enrolment-port.js';
 import type { People } from './people-port.js';
@@ -14,7 +15,8 @@ export type Role = 'researcher' | 'clinician' | 'engineer' | 'admin' | 'complian
 
 /**
  * Who asks. `kind` and `id` together name the principal for ever: a token by its subject, a user by the user's id.
- * `studies` and `patients` narrow what the role may see; absent means no narrowing, except for `demo` and `patient`, which then see nobody.
+ * What is absent gives no right [DENY]: `studies` are those a researcher is a member of, `*` every one; `patients` are those
+ * that the maker of a token named, which counts as a care relation, `*` only says that an administrator is not narrowed.
  */
 export interface Principal {
   readonly kind: 'token' | 'user' | 'service';
@@ -167,6 +169,73 @@ export interface Admin {
   revokeToken(id: string): Promise<void>;
 }
 
+/** What ties a patient to whoever asks, at this moment; of someone unknown the same with nothing in it. */
+export interface Standing {
+  /** kind:id of principals with a care relation. */
+  readonly people: readonly string[];
+  readonly careTeams: readonly string[];
+  readonly organisations: readonly string[];
+  readonly consents: Readonly<Record<'treatment' | 'research', 'given' | 'withdrawn' | 'none'>>;
+  /** Until when whoever asks broke the glass; null: not now. */
+  readonly emergencyUntilUs: number | null;
+}
+
+export interface RelationRow {
+  readonly id: string;
+  readonly patient: PatientId;
+  readonly kind: 'person' | 'team' | 'organisation';
+  readonly holder: string;
+  readonly from: number;
+  readonly until: number | null;
+}
+
+export interface ConsentTo {
+  readonly patient: PatientId;
+  readonly purpose: 'study' | 'treatment' | 'research';
+  readonly study: StudyId | null;
+}
+
+export interface ConsentRow extends ConsentTo {
+  readonly id: string;
+  readonly from: number;
+  readonly until: number | null;
+  readonly givenAt: number;
+  readonly withdrawnAt: number | null;
+}
+
+export interface EmergencyRow {
+  readonly id: string;
+  readonly patient: PatientId;
+  readonly who: string;
+  /** null: the patient was erased since. */
+  readonly reason: string | null;
+  readonly fromUs: number;
+  readonly untilUs: number;
+  readonly reviewedUs: number | null;
+  readonly reviewer: string | null;
+}
+
+/** Care relations, consents, emergency access. Times are microseconds; null for a beginning is now. */
+export interface Care {
+  /** In the order of `patients`. */
+  standings(who: string, patients: readonly string[]): Promise<readonly Standing[]>;
+  related(holder: { readonly person: string; readonly careTeams: readonly string[]; readonly organisation: string | null }): Promise<readonly string[]>;
+  addRelation(relation: Omit<RelationRow, 'id' | 'from'> & { readonly from: number | null }): Promise<{ readonly id: string }>;
+  endRelation(patient: PatientId, id: string, at: number | null): Promise<void>;
+  relations(patient: PatientId): Promise<readonly RelationRow[]>;
+  giveConsent(to: ConsentTo, span: { readonly from: number | null; readonly until: number | null }): Promise<{ readonly id: string }>;
+  withdrawConsent(to: ConsentTo, at: number | null): Promise<void>;
+  consents(patient: PatientId): Promise<readonly ConsentRow[]>;
+  breakGlass(who: string, patient: PatientId, reason: string, minutes: number): Promise<{ readonly id: string; readonly untilUs: number }>;
+  emergencyList(reviewed: boolean): Promise<readonly EmergencyRow[]>;
+  reviewEmergency(id: string, reviewer: string): Promise<void>;
+}
+
+/** Decides; security/policy.ts has it. */
+export interface Decider {
+  decide(request: PolicyRequest): PolicyDecision;
+}
+
 /** Samples of one (device, code): accepted = stored + rejected + held + erased + inFlight [LEDGER]. */
 export interface LedgerChannel {
   readonly device: string;
@@ -178,6 +247,8 @@ export interface LedgerChannel {
   /** Of an erased patient, passed over unread. */
   readonly erased: number;
   readonly inFlight: number;
+  /** Of the samples stored or held: a study would take them, and the patient's consent did not cover their time, so they went to no study for it. */
+  readonly notConsented: number;
   readonly rejectedByReason: Readonly<Record<string, number>>;
   readonly balanced: boolean;
 }
@@ -245,6 +316,8 @@ export interface MetricsSnapshot {
   readonly rejectsByReason: Readonly<Record<string, number>>;
   /** Records that a stage or sink could not read, since the start of the process. */
   readonly setAside: Readonly<Record<string, number>>;
+  /** Emergency accesses of this data folder, and those nobody has reviewed yet. */
+  readonly emergencies: { readonly total: number; readonly unreviewed: number };
   /** Records that a stage or sink has still to read, per input topic. */
   readonly lag: ReadonlyArray<{ readonly stage: string; readonly topic: string; readonly partition: number; readonly records: number }>;
   /** From receipt to queryable, of what was stored last; null when nothing was. */
@@ -326,6 +399,8 @@ export interface Erasures {
 export interface QueryPorts {
   /** null for every token that is not good, whatever the reason. */
   verifyToken(token: string): Promise<Principal | null> | Principal | null;
+  readonly policy: Decider;
+  readonly care: Care;
   readonly stores: Stores;
   readonly admin: Admin;
   readonly people: People;

@@ -1,4 +1,4 @@
-import { device, patient, signedIn } from './doubles.test.js';
+import { device, patient, signedIn, stranger } from './doubles.test.js';
 
 /** A body that fits, of each route that wants one. */
 const bodies: Readonly<Record<string, object>> = {
@@ -18,6 +18,11 @@ const bodies: Readonly<Record<string, object>> = {
   'POST /v1/users/:user/state': { state: 'disabled' },
   'POST /v1/erasures': { patient },
   'POST /v1/patients/:patient/holds': { reference: 'CASE-7' },
+  'POST /v1/patients/:patient/relations': { kind: 'team', holder: 'icu-2' },
+  'POST /v1/patients/:patient/relations/:relation/end': {},
+  'POST /v1/patients/:patient/consents': { purpose: 'study', study: 'ward' },
+  'POST /v1/patients/:patient/consents/withdraw': { purpose: 'treatment' },
+  'POST /v1/patients/:patient/break-glass': { reason: 'unconscious, nobody to ask' },
   'POST /v1/tokens': { role: 'engineer', subject: 's', expiresInS: 60 },
 };
 
@@ -30,7 +35,7 @@ const queries: Readonly<Record<string, string>> = {
 /** A good request of each line of the access table. */
 export function requestOf(rule: string, token?: string): { method: 'GET' | 'POST' | 'DELETE'; url: string; headers: Record<string, string>; payload?: object } {
   const [method, path] = rule.split(' ') as ['GET' | 'POST' | 'DELETE', string];
-  const url = path.replace(':patient', patient).replace(':device', device).replace(':user', signedIn.user).replace(':study', 'ward').replace(':topic', 'vitals.raw').replace(':erasure', patient).replace(':hold', patient).replace(':id', 'x').replace(':file', 'none.js') + (queries[rule] ?? '');
+  const url = path.replace(':patient', patient).replace(':device', device).replace(':user', signedIn.user).replace(':study', 'ward').replace(':topic', 'vitals.raw').replace(':erasure', patient).replace(':hold', patient).replace(':relation', stranger).replace(':emergency', stranger).replace(':id', 'x').replace(':file', 'none.js') + (queries[rule] ?? '');
   const payload = bodies[rule];
   return { method, url, headers: token === undefined ? {} : { authorization: `Bearer ${token}` }, ...(payload === undefined ? {} : { payload }) };
 }

@@ -1,14 +1,15 @@
+import type { FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import { SpamerError } from '../core/errors.js';
 import { units } from '../schemas/units.js';
-import { callerOf, maySeePatient } from './access.js';
+import { callerOf, decide, visiblePatients } from './access.js';
 import { Code, Count, type Api } from './api.js';
 import { LedgerCache, totalsOf } from './ledger.js';
 import { Metrics } from './metrics.js';
-import type { LedgerChannel, Principal, QueryOptions, QueryPorts } from './ports.js';
+import type { LedgerChannel, QueryOptions, QueryPorts } from './ports.js';
 import { rfc3339 } from './times.js';
 
-const Totals = { accepted: Count, stored: Count, rejected: Count, held: Count, erased: Count, inFlight: Type.Integer(), rejectedByReason: Type.Record(Type.String(), Count), balanced: Type.Boolean() };
+const Totals = { accepted: Count, stored: Count, rejected: Count, held: Count, erased: Count, inFlight: Type.Integer(), notConsented: Count, rejectedByReason: Type.Record(Type.String(), Count), balanced: Type.Boolean() };
 const Lag = Type.Object({ stage: Type.String(), topic: Type.String(), records: Count });
 const Ledger = Type.Object({ time: Type.String(), unit: Type.Literal('samples'), ...Totals }, { description: 'accepted = stored + rejected + held + erased + inFlight, in samples. `held`: valid, and kept sealed because at least one study of the patient still waits for its group to reach k; a block\'s samples leave `held` together, when the last study that waits for that block gives it out. The PMR store has them already.' });
 const SetAside = Type.Object({ topic: Type.String(), partition: Type.Integer(), offset: Type.Integer(), code: Type.String() });
@@ -86,20 +87,18 @@ function ledgerRoutes(api: Api, ports: QueryPorts): void {
   api.get('/v1/ledger/channels', { schema }, async (request) => {
     // A full scan costs seconds of both stores, so not for the demo's anonymous guests.
     const full = request.query.full === true && callerOf(request).role !== 'demo';
-    const channels = await visible(full ? await ports.ledger.reconcile() : await cache.snapshot(), callerOf(request), ports);
+    const channels = await visible(full ? await ports.ledger.reconcile() : await cache.snapshot(), request, ports);
     const setAside = full ? { setAside: (await ports.ledger.setAside()).map((row) => ({ ...row })) } : {};
     return { channels: channels.map((channel) => ({ ...channel })), balanced: totalsOf(channels).balanced, ...setAside };
   });
 }
 
-/** Engineers and administrators keep the whole ledger; a demo guest sees the demo patients' devices. */
-async function visible(channels: readonly LedgerChannel[], principal: Principal, ports: QueryPorts): Promise<readonly LedgerChannel[]> {
-  if (principal.role !== 'demo') return channels;
+/** Who sees every device keeps the whole ledger; a demo guest sees the demo patients' devices. */
+async function visible(channels: readonly LedgerChannel[], request: FastifyRequest, ports: QueryPorts): Promise<readonly LedgerChannel[]> {
+  if ((await decide(ports, request, 'seeEveryDevice', 'system', 'spamer')).allowed) return channels;
   const bound = new Map((await ports.devices.list()).map((row) => [row.device, row.patient]));
-  return channels.filter((channel) => {
-    const patient = bound.get(channel.device);
-    return patient !== undefined && patient !== null && maySeePatient(principal, patient);
-  });
+  const seen = await visiblePatients(ports, request, [...bound.values()].filter((patient) => patient !== null));
+  return channels.filter((channel) => seen.has(bound.get(channel.device) ?? ''));
 }
 
 function demoRoute(api: Api, ports: QueryPorts): void {

@@ -33,6 +33,8 @@ export interface Membership {
   readonly shiftUs: number;
   /** Generalized attributes; null while the group is under k: hold the data back. */
   readonly group: Readonly<Record<string, string>> | null;
+  /** What the patient agreed to: readings of these times, [from, until), and no others. */
+  readonly consents: ReadonlyArray<{ readonly from: Micros; readonly until: Micros | null }>;
   /** The generation in which the group was released; null while held. */
   readonly releaseGeneration: number | null;
 }

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { SpamerError } from '../core/errors.js';
 import { micros, type DeviceId, type Micros, type PatientId, type StudyId } from '../core/ids.js';
 import type { Binding, DeviceEntry, DeviceJwk, DeviceState, PatientRow, Role, StudyRow, TokenHolder, TokenScope } from './records.js';
@@ -171,8 +172,13 @@ export class Registry {
     return this.db.query<StudyRow>(sql, [study]);
   }
 
-  async addMember(study: StudyId, patient: PatientId, sealed: Uint8Array): Promise<void> {
-    await this.db.query('INSERT INTO cohort (study, patient, sealed) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [study, patient, sealed]);
+  /** With the consent that enrolment is, in one statement; a member who is in already is left as is. */
+  async addMember(study: StudyId, patient: PatientId, sealed: Uint8Array, consent: { readonly from: Micros; readonly givenAt: Micros }): Promise<void> {
+    await this.db.query(
+      `WITH added AS (INSERT INTO cohort (study, patient, sealed) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING study, patient)
+       INSERT INTO consents SELECT $4, patient, 'study', study, $5, NULL, $6, NULL FROM added`,
+      [study, patient, sealed, randomUUID(), consent.from, consent.givenAt],
+    );
   }
 
   async memberships(patient: PatientId): Promise<CohortRow[]> {

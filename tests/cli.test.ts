@@ -6,7 +6,7 @@ import { signals } from '../schemas/signals.js';
 import { cli, startProgram, temporaryFolder } from './program.js';
 import { openPolicy } from './record.js';
 
-const commands = ['demo', 'run', 'patient', 'patient add', 'patient erase', 'patient hold', 'device', 'device code', 'device enroll', 'device replace-key', 'study', 'study add', 'study enrol', 'token', 'token create', 'user', 'user add', 'user list', 'user disable', 'user enable', 'user reset-password', 'emulate', 'tail', 'reconcile', 'pmr', 'pmr export', 'erasure', 'erasure approve', 'erasure withdraw', 'erasure list', 'erasure key', 'erasure verify', 'audit', 'audit key', 'audit checkpoint', 'audit export', 'audit verify', 'doctor'];
+const commands = ['demo', 'run', 'patient', 'patient add', 'patient erase', 'patient hold', 'device', 'device code', 'device enroll', 'device replace-key', 'study', 'study add', 'study enrol', 'token', 'token create', 'user', 'user add', 'user list', 'user disable', 'user enable', 'user reset-password', 'emulate', 'tail', 'reconcile', 'pmr', 'pmr export', 'erasure', 'erasure approve', 'erasure withdraw', 'erasure list', 'erasure key', 'erasure verify', 'relation', 'relation add', 'relation end', 'relation list', 'consent', 'consent give', 'consent withdraw', 'consent list', 'break-glass', 'break-glass open', 'break-glass list', 'break-glass review', 'policy', 'policy test', 'policy explain', 'audit', 'audit key', 'audit checkpoint', 'audit export', 'audit verify', 'doctor'];
 
 /** Two cores: more at once only wait for each other. */
 async function twoAtOnce<Item>(items: readonly Item[], work: (item: Item) => Promise<void>): Promise<void> {

@@ -13,6 +13,8 @@ import { decode, encodeBody } from '../schemas/codec.js';
 import { decodeFrameBodies, type DecodedFrame } from '../schemas/frames.js';
 import { Opener } from '../security/envelope.js';
 import { publicDeviceKey } from '../security/tokens.js';
+import { PolicyEngine } from '../security/policy.js';
+import { readPolicyFiles } from '../security/policy-files.js';
 
 export interface EnrolledDevice {
   readonly id: DeviceId;
@@ -69,11 +71,12 @@ export class Door {
     const config = loadConfig({ environment: {}, cwd: this.#dir, overrides: { data_dir: this.#dir, ingest_port: 0, ...this.#settings } });
     const log = (this.#log = await openLmdbLog({ dir: this.#dir, topics: topics(config), logBytesMax: 2 ** 31, journal: silentJournal }));
     this.#writer = await log.writer('ingest', { thread: true });
+    const policy = new PolicyEngine(readPolicyFiles());
     const custodian = {
       deviceEntry: (device: DeviceId) => Promise.resolve(this.#entries.get(device) ?? null),
       current: (patient: PatientId) => Promise.resolve({ patient, epoch: 1, secret: this.#secrets.get(patient) ?? Buffer.alloc(0) }),
     };
-    return (this.#server = await startIngest(config, this.#writer, custodian, silentJournal));
+    return (this.#server = await startIngest(config, this.#writer, custodian, policy, silentJournal));
   }
 
   async shut(): Promise<void> {

@@ -1,0 +1,17 @@
+import type { Command } from 'commander';
+import { audit } from './audit.js';
+import { careCommands } from './care.js';
+import { doctor } from './doctor.js';
+import { emulate } from './emulate.js';
+import { erasure } from './erasure.js';
+import { reconcile, tail } from './look.js';
+import { pmr } from './pmr.js';
+import { policy } from './policy.js';
+import { registryCommands } from './registry.js';
+import { demo, run } from './run.js';
+import { user } from './user.js';
+
+/** Every command, in the order of `--help`. */
+export function commands(): Command[] {
+  return [demo(), run(), ...registryCommands(), user(), ...careCommands(), emulate(), tail(), reconcile(), pmr(), erasure(), audit(), policy(), doctor()];
+}
