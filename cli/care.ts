@@ -91,7 +91,7 @@ function consent(): Command {
 }
 
 function breakGlass(): Command {
-  const open = command('open', 'Emergency access to one record; needs a clinician\'s SPAMER_TOKEN. It is reviewed afterwards.', ['SPAMER_TOKEN=… spamer break-glass open --patient 3f0c… --reason "unconscious in the emergency room" --minutes 60'])
+  const open = command('open', 'Emergency access to one record; needs a clinician\'s SPAMER_TOKEN. It is reviewed afterwards.', ['spamer break-glass open --help', 'SPAMER_TOKEN=… spamer break-glass open --patient 3f0c… --reason "unconscious in the emergency room" --minutes 60'])
     .requiredOption('--patient <id>', 'whose record')
     .requiredOption('--reason <text>', 'why; kept sealed, shown to who reviews it')
     .option('--minutes <n>', 'for how long', positive, 60)
