@@ -76,7 +76,11 @@ function serveUntilStopped(program: Program, config: Config, stopFirst: () => Pr
     rmSync(runFile, { force: true });
   };
   stopOnSignals(stop, drainMs, program.journal);
-  void program.failed.then(() => stop().finally(() => process.exit(1)));
+  void program.failed.then(() => {
+    // A part died: what is left may never stop by itself.
+    setTimeout(() => process.exit(1), drainMs);
+    return stop().finally(() => process.exit(1));
+  });
 }
 
 function announce(context: Context, program: Program, text: string): void {

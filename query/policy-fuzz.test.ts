@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { FastifyRequest } from 'fastify';
+import { randomOf } from '../device-emulator/random.js';
 import type { Attributes, Entity, PolicyRequest, Value } from '../security/policy.js';
 import { access, type ResourceKind } from './actions.js';
 import { circumstancesOf, personOf, purposeHeader, resourceOf } from './asked.js';
@@ -11,21 +12,10 @@ import type { Principal, Standing } from './ports.js';
 const requestsMin = Number(process.env['SPAMER_POLICY_REQUESTS'] ?? 5000);
 const seed = Number(process.env['SPAMER_SEED'] ?? Date.now() % 1_000_000);
 
-/** Mulberry32: enough for choosing, and the same everywhere. */
-function random(from: number): () => number {
-  let state = from >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 class Chooser {
   readonly #next: () => number;
   constructor(from: number) {
-    this.#next = random(from);
+    this.#next = randomOf(from);
   }
   one<T>(of: readonly T[]): T {
     return of[Math.floor(this.#next() * of.length)] as T;

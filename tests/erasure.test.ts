@@ -10,14 +10,13 @@ import { loadConfig } from '../core/config.js';
 import { uuidText, type PatientId } from '../core/ids.js';
 import { silentJournal } from '../core/journal.js';
 import { runDevice } from '../device-emulator/device.js';
-import type { Source } from '../device-emulator/source.js';
 import { synthetic } from '../device-emulator/synthetic.js';
 import { openLmdbLog } from '../log/lmdb.js';
 import { openPglite } from '../registry/postgres.js';
 import { decode, encodeBody } from '../schemas/codec.js';
 import { decodeFrameBodies } from '../schemas/frames.js';
 import { api, cli, startProgram, temporaryFolder, until } from './program.js';
-import { assertSame, enrolPatient, openPolicy, readRecord, reconcile, seriesOfFrames, seriesOfSource, type Enrolled } from './record.js';
+import { assertSame, endable, enrolPatient, openPolicy, readRecord, reconcile, seriesOfFrames, seriesOfSource, type Enrolled } from './record.js';
 import { unkept } from '../security/trail.fixture.js';
 
 const patients = Number(process.env['SPAMER_ERASURE_PATIENTS'] ?? 50);
@@ -124,25 +123,6 @@ async function freePort(): Promise<number> {
     });
     if (free) return port;
   }
-}
-
-/** Plays until told to end; then says up to which whole second it went. */
-function endable(source: Source): { readonly source: Source; end(): void; untilUs(): number } {
-  let readUntilUs = 0;
-  let endUs: number | null = null;
-  return {
-    source: {
-      ...source,
-      get durationUs() { return endUs; },
-      read: async (from, to) => {
-        if (endUs !== null && from >= endUs) return [];
-        readUntilUs = Math.max(readUntilUs, to);
-        return source.read(from, to);
-      },
-    },
-    end: () => { endUs = readUntilUs; },
-    untilUs: () => readUntilUs,
-  };
 }
 
 test(`[ERASED] one of ${patients} patients is erased while all stream: to a thief with every file, the passphrase, the current keystore and an old backup nothing of that patient opens`, { timeout: 600_000 }, async (t) => {

@@ -2,10 +2,9 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import type { TestContext } from 'node:test';
 import { runDevice, type DeviceSummary } from '../device-emulator/device.js';
-import type { Source } from '../device-emulator/source.js';
 import { synthetic } from '../device-emulator/synthetic.js';
 import { api, spawnProgram, temporaryFolder, until, type Api } from './program.js';
-import { assertSame, enrolPatient, openPolicy, readRecord, reconcile, seriesOfFrames, seriesOfSource, type Enrolled } from './record.js';
+import { assertSame, endable, enrolPatient, openPolicy, readRecord, reconcile, seriesOfFrames, seriesOfSource, type Enrolled } from './record.js';
 
 const devices = 4;
 
@@ -112,23 +111,4 @@ function freePort(): Promise<number> {
       server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
     });
   });
-}
-
-/** Plays until told to end; then says up to which whole second it went. */
-function endable(source: Source): { readonly source: Source; end(): void; untilUs(): number } {
-  let readUntilUs = 0;
-  let endUs: number | null = null;
-  return {
-    source: {
-      ...source,
-      get durationUs() { return endUs; },
-      read: async (from, to) => {
-        if (endUs !== null && from >= endUs) return [];
-        readUntilUs = Math.max(readUntilUs, to);
-        return source.read(from, to);
-      },
-    },
-    end: () => { endUs = readUntilUs; },
-    untilUs: () => readUntilUs,
-  };
 }

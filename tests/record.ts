@@ -112,3 +112,22 @@ export interface Reconciliation {
 }
 
 export const reconcile = (server: Api): Promise<Reconciliation> => server.get<Reconciliation>('/v1/ledger/channels?full=true');
+
+/** Plays until told to end; then says up to which whole second it went. */
+export function endable(source: Source): { readonly source: Source; end(): void; untilUs(): number } {
+  let readUntilUs = 0;
+  let endUs: number | null = null;
+  return {
+    source: {
+      ...source,
+      get durationUs() { return endUs; },
+      read: async (from, to) => {
+        if (endUs !== null && from >= endUs) return [];
+        readUntilUs = Math.max(readUntilUs, to);
+        return source.read(from, to);
+      },
+    },
+    end: () => { endUs = readUntilUs; },
+    untilUs: () => readUntilUs,
+  };
+}
