@@ -41,7 +41,8 @@ module.exports = {
     doNotFollow: { path: 'node_modules' },
     tsPreCompilationDeps: true,
     tsConfig: { fileName: 'tsconfig.json' },
-    exclude: '(^dist|^tests/servers)/',
+    // What k6 runs imports k6's own modules.
+    exclude: '(^dist|^tests/servers)/|^load-tests/k6/.*\\.js$',
     enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['import', 'node', 'default', 'types'] },
   },
 };

@@ -3,8 +3,7 @@ import { openJournal } from '../core/journal.js';
 import { anonymizeDefaults, AnonymizeWork, type AnonymizeStats } from '../processors/anonymize-stage.js';
 import { Stage, stageDefaults, type LoopStats } from '../processors/stage.js';
 import type { Vault } from '../processors/vault.js';
-import type { Writer } from '../log/log.js';
-import type { LmdbLog } from '../log/lmdb.js';
+import type { Log, Writer } from '../log/log.js';
 import type { Custodian } from './custodian.js';
 import { membershipsOf, vaultOf } from './keys.js';
 import { connect } from './rpc.js';
@@ -19,7 +18,7 @@ export interface AnonymizeThread extends ThreadApi {
 
 const { config, ports } = threadData;
 const journal = openJournal('anonymize', config.log_level);
-let log: LmdbLog;
+let log: Log;
 let writer: Writer;
 let vault: Vault;
 let work: AnonymizeWork;
@@ -28,7 +27,7 @@ let stage: Stage;
 const api: AnonymizeThread = {
   start: async () => {
     const custodian = connect<Custodian>(ports['custodian'] as NonNullable<(typeof ports)['custodian']>).api;
-    log = await openLog(config, journal);
+    log = await openLog(journal);
     writer = await log.writer('anonymize');
     vault = vaultOf(custodian);
     const validate = { skewMaxUs: config.clock_skew_max_s * 1e6, ageMaxUs: null };

@@ -2,7 +2,6 @@ import { systemClock } from '../core/clock.js';
 import type { PatientId } from '../core/ids.js';
 import type { Journal } from '../core/journal.js';
 import { limits } from '../core/limits.js';
-import type { LmdbLog } from '../log/lmdb.js';
 import type { AuditEntry } from '../security/audit.js';
 import { auditKey, type AuditKey } from '../security/commitments.js';
 import { Lru } from '../security/lru.js';
@@ -11,6 +10,7 @@ import { Refusals } from '../security/refusals.js';
 import { TrailReader } from '../security/trail-reader.js';
 import { Trail, type TrailKeys } from '../security/trail.js';
 import type { Custodian } from './custodian.js';
+import type { ProgramLog } from './log.js';
 import type { Remote } from './rpc.js';
 import { trailStore } from './trail-store.js';
 
@@ -28,7 +28,7 @@ export interface Audit {
 const ownEntry = (action: string): AuditEntry => ({ action, outcome: 'done', actor: { kind: 'system', id: 'main' }, resource: null, patient: null, context: {} });
 
 /** Opens the trail in the log, with the custodian's keys; the start of the program is its first entry, the stop its last. */
-export async function startAudit(log: LmdbLog, custodian: Remote<Custodian>, journal: Journal, onBroken: () => void): Promise<Audit> {
+export async function startAudit(log: ProgramLog, custodian: Remote<Custodian>, journal: Journal, onDeath: (name: string, error: unknown) => void): Promise<Audit> {
   const { keystore, staff: secret, seed } = await custodian.auditKeys();
   const staff = auditKey(secret);
   const signer = noteSigner(`spamer/audit/${keystore}`, seed);
@@ -36,9 +36,9 @@ export async function startAudit(log: LmdbLog, custodian: Remote<Custodian>, jou
     const found = await custodian.auditSecret(patient);
     return found === null ? null : auditKey(found);
   };
-  const store = trailStore(log, await log.writer('audit', { thread: true }));
+  const store = trailStore(log, await log.writer('audit', { thread: true, onDeath: (error) => onDeath('audit writer', error) }));
   try {
-    const trail = await Trail.open({ store, keys: { staff, patient: cached(patientKey) }, signer, clock: systemClock, journal, onBroken });
+    const trail = await Trail.open({ store, keys: { staff, patient: cached(patientKey) }, signer, clock: systemClock, journal, onBroken: (error) => onDeath('audit', error) });
     await trail.record(ownEntry('program.start'));
     const refusals = new Refusals(trail);
     const reader = new TrailReader({ trail, store, signer, staff, patientKey });

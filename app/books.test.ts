@@ -30,7 +30,7 @@ function booksOf(world: World) {
       consumers: async () => [{ consumer: 'anonymize', topic: 'vitals.raw', partition: 3, offset: world.accepted, lag: world.lag }],
       stateScan: async (writer, table) => tables[`${writer}/${table}`]?.() ?? [],
     },
-    { pmrCounts: counts, pmrTotals: counts, analyticsCounts: async () => [], analyticsTotals: async () => [], setAside: async () => world.chunks.map((offset) => ({ topic: 'pmr.chunks', partition: 3, offset, bytes: 9, code: 'block_unreadable' })) },
+    { pmrCounts: counts, pmrTotals: counts, analyticsCounts: async () => [], analyticsTotals: async () => [], buried: async () => [], setAside: async () => world.chunks.map((offset) => ({ topic: 'pmr.chunks', partition: 3, offset, bytes: 9, code: 'block_unreadable' })) },
   );
 }
 

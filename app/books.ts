@@ -1,7 +1,7 @@
 import type { ConsumerStatus, Log } from '../log/log.js';
 import type { UnreadableRecords } from '../processors/unreadable.js';
 import type { Ledger, LedgerChannel, SetAsideRecord } from '../query/ports.js';
-import { analyticsBalanced, channelLine, lostOf, withLost, type Lost } from './ledger.js';
+import { channelLine, lostOf, studyLines, withLost, type Burial, type Lost, type StudyFacts } from './ledger.js';
 import type { Remote } from './rpc.js';
 import type { StoresThread } from './stores-thread.js';
 
@@ -13,7 +13,7 @@ const nothing: SettledCount = { valid: 0, rejected: 0, settled: 0, held: 0 };
 const json = <Value>(bytes: Uint8Array): Value => JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8')) as Value;
 
 /** Reads both ends of the books and balances them [LEDGER]. */
-export function openBooks(log: Pick<Log, 'consumers' | 'stateScan'>, stores: Pick<Remote<StoresThread>, 'pmrCounts' | 'pmrTotals' | 'analyticsCounts' | 'analyticsTotals' | 'setAside'>): Ledger {
+export function openBooks(log: Pick<Log, 'consumers' | 'stateScan'>, stores: Pick<Remote<StoresThread>, 'pmrCounts' | 'pmrTotals' | 'analyticsCounts' | 'analyticsTotals' | 'buried' | 'setAside'>): Ledger {
   /** What was found lost when the pipeline was drained last: while it is busy, nothing else can tell it from what is in flight. */
   const lost = new Map<string, Lost>();
 
@@ -23,12 +23,20 @@ export function openBooks(log: Pick<Log, 'consumers' | 'stateScan'>, stores: Pic
     return [...blocks, ...rows.map(({ topic, partition, offset, code }) => ({ topic, partition, offset, code }))];
   };
 
+  const studyFacts = async (full: boolean): Promise<StudyFacts> => {
+    const before = await buriedIn(stores);
+    const stored = new Map((await (full ? stores.analyticsCounts() : stores.analyticsTotals())).map(({ study, pseudonym, code, samples }) => [`${study}/${pseudonym}/${code}`, samples]));
+    const emitted = new Map((await log.stateScan('anonymize', 'released', '')).map(({ key, value }) => [key, json<number>(value)]));
+    // Of what was buried while the rows were counted, the count may be from before or after.
+    const buried = new Map([...await buriedIn(stores)].map(([name, burial]) => [name, before.get(name) === 'gone' ? burial : ('going' as const)]));
+    return { stored, emitted, buried };
+  };
+
   /** Stores before stages before ingest: what moves on meanwhile then shows as in flight, never as too much. */
   const read = async (full: boolean): Promise<readonly LedgerChannel[]> => {
     const consumers = await log.consumers();
     const recorded = new Map((await (full ? stores.pmrCounts() : stores.pmrTotals())).map(({ device, code, samples }) => [`${device}/${code}`, samples]));
-    const stored = new Map((await (full ? stores.analyticsCounts() : stores.analyticsTotals())).map(({ study, pseudonym, code, samples }) => [`${study}/${pseudonym}/${code}`, samples]));
-    const emitted = new Map((await log.stateScan('anonymize', 'released', '')).map(({ key, value }) => [key, json<number>(value)]));
+    const ofStudies = await studyFacts(full);
     const settled = new Map((await log.stateScan('anonymize', 'ledger', '')).map(({ key, value }) => [key, json<Record<string, SettledCount>>(value)]));
     const chunked = new Map((await log.stateScan('record', 'ledger', '')).map(({ key, value }) => [key, json<Record<string, ChunkedCount>>(value)]));
     const accepted = await log.stateScan('ingest', 'devices', '');
@@ -41,7 +49,7 @@ export function openBooks(log: Pick<Log, 'consumers' | 'stateScan'>, stores: Pic
     }));
     const asideTopics = drained && (full || channels.some(({ line }) => line.inFlight > 0)) ? new Set((await setAside()).map(({ topic }) => topic)) : null;
     // What the analytics store could not read is listed among what was set aside; it can hold no more than the rest.
-    const analytics = analyticsBalanced(emitted, stored, drained && full && asideTopics?.has('vitals.anonymized') !== true);
+    const analytics = studyLines(ofStudies, drained && full && asideTopics?.has('vitals.anonymized') !== true).every(({ balanced }) => balanced);
     return channels.map(({ device, code, facts, line, notConsented, reasons }) => {
       const name = `${device}/${code}`;
       if (asideTopics !== null) lost.set(name, lostOf(facts, { blocks: asideTopics.has('vitals.raw'), chunks: asideTopics.has('pmr.chunks') }));
@@ -50,7 +58,12 @@ export function openBooks(log: Pick<Log, 'consumers' | 'stateScan'>, stores: Pic
       return { device, code: Number(code), ...whole, notConsented, rejectedByReason: withReasons(reasons, gone), balanced: whole.balanced && analytics };
     });
   };
-  return { snapshot: () => read(false), reconcile: () => read(true), setAside };
+  const studies = async () => studyLines(await studyFacts(true), false);
+  return { snapshot: () => read(false), reconcile: () => read(true), setAside, studies };
+}
+
+async function buriedIn(stores: Pick<Remote<StoresThread>, 'buried'>): Promise<Map<string, Burial>> {
+  return new Map((await stores.buried()).map(({ study, pseudonym, gone }) => [`${study}/${pseudonym}`, gone ? 'gone' : 'going']));
 }
 
 /** Nothing was left to read before and after, and nothing was read in between: then both ends of the books are of one moment. */

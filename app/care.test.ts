@@ -8,6 +8,7 @@ import type { Clock } from '../core/clock.js';
 import { micros, type PatientId, type StudyId } from '../core/ids.js';
 import { Custodian } from './custodian.js';
 import { unkept } from '../security/trail.fixture.js';
+import { registryOf } from '../tests/registries.js';
 
 const clock: Clock & { at: number } = { at: 1_790_000_000_000_000, now: () => micros(clock.at), elapsedMs: () => 0 };
 const minute = 60_000_000;
@@ -16,7 +17,7 @@ const policy = (id: string): object => ({ id, title: id, claim: 'expert', signal
 
 async function opened(t: TestContext): Promise<{ custodian: Custodian; dir: string; patient: PatientId }> {
   const dir = mkdtempSync(join(tmpdir(), 'spamer-care-'));
-  const custodian = await Custodian.open({ dir, audit: unkept, passphrase: 'correct horse', clock, scryptN: 1024 });
+  const custodian = await Custodian.open({ dir, postgres: registryOf(dir), audit: unkept, passphrase: 'correct horse', clock, scryptN: 1024 });
   t.after(async () => {
     await custodian.close();
     rmSync(dir, { recursive: true, force: true });

@@ -6,15 +6,13 @@ import { BreakGlass, type BreakGlassRow } from '../registry/break-glass.js';
 import { Consents, consentState, type Consent, type ConsentTo } from '../registry/consents.js';
 import { Relations, type Holder, type Relation } from '../registry/relations.js';
 import type { SqlDatabase } from '../registry/sql.js';
-import { envelopeKey, Opener, Sealer, type DataKey } from '../security/envelope.js';
 import type { EmergencyRow, Standing } from '../query/ports.js';
+import type { Keyring } from './keyring.js';
 
 export interface CareParts {
   readonly db: SqlDatabase;
   readonly clock: Clock;
-  /** The patient's present data key; null: unknown or erased. */
-  readonly keyOf: (patient: PatientId) => Promise<DataKey | null>;
-  readonly keyAt: (patient: PatientId, epoch: number) => Promise<DataKey | null>;
+  readonly keys: Pick<Keyring, 'current' | 'seal' | 'open'>;
   /** What the stages know of memberships is old. */
   readonly onChange: () => void;
 }
@@ -104,12 +102,11 @@ export class Care {
 
   /** @throws SpamerError `forbidden` for who is not there: the answer tells nothing of it */
   async breakGlass(who: string, patient: PatientId, reason: string, minutes: number): Promise<{ id: string; untilUs: number }> {
-    const key = await this.parts.keyOf(patient);
-    if (key === null) throw new SpamerError('forbidden', 'this token has no right to that');
+    if ((await this.parts.keys.current(patient)) === null) throw new SpamerError('forbidden', 'this token has no right to that');
     const id = randomUUID();
     const from = this.parts.clock.now();
     const until = micros(from + minutes * 60_000_000);
-    await this.emergencies.add({ id, patient, who, reason: new Sealer(key).seal(Buffer.from(reason), reasonContext(id, patient)), from, until });
+    await this.emergencies.add({ id, patient, who, reason: await this.parts.keys.seal(patient, Buffer.from(reason), reasonContext(id, patient)), from, until });
     return { id, untilUs: until };
   }
 
@@ -123,9 +120,7 @@ export class Care {
 
   /** null: the patient was erased since, and the reason with the patient. */
   private async reasonOf({ id, patient }: Pick<BreakGlassRow, 'id' | 'patient'>, sealed: Uint8Array): Promise<string | null> {
-    const bytes = Buffer.from(sealed.buffer, sealed.byteOffset, sealed.byteLength);
-    const key = await this.parts.keyAt(patient, envelopeKey(bytes).epoch);
-    return key === null ? null : new Opener(key).open(bytes, reasonContext(id, patient)).toString('utf8');
+    return (await this.parts.keys.open(patient, sealed, reasonContext(id, patient)))?.toString('utf8') ?? null;
   }
 
   async reviewEmergency(id: string, reviewer: string): Promise<void> {

@@ -3,6 +3,7 @@ import { openJournal } from '../core/journal.js';
 import type { Auditor } from '../security/audit.js';
 import { Custodian } from './custodian.js';
 import { kmsOf } from './kms.js';
+import { postgresOf } from './registry.js';
 import { connect, serve } from './rpc.js';
 import { offer, threadData } from './worker.js';
 
@@ -14,9 +15,9 @@ offer({
     const { data_dir: dir, passphrase, log_level: level } = threadData.config;
     const { audit, ...served } = threadData.ports;
     if (audit === undefined) throw new SpamerError('internal', 'the custodian has no audit');
-    custodian = await Custodian.open({ dir, passphrase, kms: kmsOf(threadData.config), retentionDaysMin: threadData.config.erasure_retention_days_min, audit: connect<Auditor>(audit).api });
+    custodian = await Custodian.open({ dir, passphrase, kms: kmsOf(threadData.config), postgres: postgresOf(threadData.config), retentionDaysMin: threadData.config.erasure_retention_days_min, outputRetentionHours: threadData.config.output_retention_hours, audit: connect<Auditor>(audit).api });
     if (custodian.warning !== null) openJournal('custodian', level).warn(custodian.warning);
-    const own: Readonly<Record<string, object>> = { people: custodian.people, enrolment: custodian.enrolment, erasures: custodian.erasures, care: custodian.care };
+    const own: Readonly<Record<string, object>> = { people: custodian.people, enrolment: custodian.enrolment, services: custodian.services, erasures: custodian.erasures, care: custodian.care };
     for (const [name, port] of Object.entries(served)) serve(port, own[name] ?? custodian);
   },
   stop: async () => {

@@ -12,6 +12,7 @@ import { openPglite } from '../registry/postgres.js';
 import { Opener, Sealer } from '../security/envelope.js';
 import { Custodian, type PatientInput } from './custodian.js';
 import { unkept } from '../security/trail.fixture.js';
+import { registryOf } from '../tests/registries.js';
 
 function folder(t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), 'spamer-custodian-'));
@@ -19,7 +20,7 @@ function folder(t: TestContext): string {
   return dir;
 }
 const clock: Clock & { at: number } = { at: 1_790_000_000_000_000, now: () => micros(clock.at), elapsedMs: () => 0 };
-const open = (dir: string, passphrase = 'correct horse'): Promise<Custodian> => Custodian.open({ dir, audit: unkept, passphrase, clock, scryptN: 1024 });
+const open = (dir: string, passphrase = 'correct horse'): Promise<Custodian> => Custodian.open({ dir, postgres: registryOf(dir), audit: unkept, passphrase, clock, scryptN: 1024 });
 const code = (expected: string) => (error: unknown): boolean => (error as { code?: string }).code === expected;
 const person = (recordNumber: string, more: Partial<PatientInput> = {}): PatientInput => ({ name: 'Zyxomira Quandlewick', recordNumber, birthDate: '1980-02-03', sex: 'F', zip: '02139', ...more });
 const publicKey = (): Record<string, unknown> => ({ ...generateKeyPairSync('ed25519').publicKey.export({ format: 'jwk' }) });
@@ -151,7 +152,7 @@ test('the custodian', { timeout: 120_000 }, async (t) => {
 
   await t.test('tokens: known by their hash until they expire or are revoked', async () => {
     const { id, token, expiresAt } = await custodian.createToken({ role: 'researcher', subject: 'r1', scope: { studies: ['k-three'] }, expiresInS: 60 });
-    assert.deepEqual(await custodian.verifyToken(token), { role: 'researcher', subject: 'r1', scope: { studies: ['k-three'] }, expiresAt, session: null });
+    assert.deepEqual(await custodian.verifyToken(token), { role: 'researcher', subject: 'r1', scope: { studies: ['k-three'] }, expiresAt, session: null, issuer: null, service: null });
     assert.equal(await custodian.verifyToken(`${token.slice(0, -2)}AA`), null);
     assert.equal(await custodian.verifyToken(id), null);
     clock.at += 60_000_000;
@@ -208,7 +209,7 @@ test('[SEALED] a first start killed at any moment is followed by one that works'
     child.kill('SIGKILL');
     await ended;
   }
-  const custodian = await Custodian.open({ dir, audit: unkept, scryptN: 1024 });
+  const custodian = await Custodian.open({ dir, postgres: registryOf(dir), audit: unkept, scryptN: 1024 });
   const { patient } = await custodian.addPatient(person('after the kills'));
   assert.equal((await custodian.identity(patient))?.recordNumber, 'after the kills');
   assert.match(custodian.warning ?? '', /passphrase/);

@@ -1,35 +1,40 @@
-import { createHash, createHmac, randomBytes, randomInt, randomUUID } from 'node:crypto';
+import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { systemClock, type Clock } from '../core/clock.js';
 import { SpamerError } from '../core/errors.js';
-import { micros, type DeviceId, type Micros, type PatientId, type Pseudonym, type StudyId } from '../core/ids.js';
-import { limits } from '../core/limits.js';
-import { ageAt, assignGroups, generalize, zip3Of, type Attributes, type Member, type ReleasedMember } from '../registry/groups.js';
+import { micros, type DeviceId, type Micros, type PatientId, type StudyId } from '../core/ids.js';
+import { DataKeyRows, type EpochUse, type KeyUse } from '../registry/data-keys.js';
 import type { Claim, KeptRequest } from '../registry/idempotency.js';
-import { levelsOf, parsePolicy } from '../registry/policy.js';
 import { ErasureRows } from '../registry/erasures.js';
+import type { Bound, DevicesPart, PatientsPart, StudiesPart } from '../registry/lists.js';
 import { openPglite } from '../registry/postgres.js';
+import type { PostgresSettings } from '../registry/postgres-pool.js';
 import { roles, sexes, type DeviceEntry, type DeviceState, type Identity, type Membership, type PatientRow, type Release, type Role, type StudyRow, type TokenHolder, type TokenScope } from '../registry/records.js';
 import { EnrolmentTables } from '../registry/enrolment.js';
 import { PeopleTables } from '../registry/people.js';
+import { SecondFactorTables } from '../registry/second-factors.js';
+import { ServiceTables } from '../registry/services.js';
 import { Erasures } from './erasures.js';
-import { Registry, type CohortRow, type WrappedKey } from '../registry/store.js';
+import { Registry } from '../registry/store.js';
 import type { SqlDatabase } from '../registry/sql.js';
 import type { AuditEntry, Auditor } from '../security/audit.js';
 import { openSeed, sealSeed } from '../security/audit-seed.js';
-import { Opener, Sealer, type DataKey } from '../security/envelope.js';
-import { unwrapKey, wrapKey } from '../security/jose.js';
+import type { SealingKey } from '../security/counted-sealer.js';
+import { Sealer } from '../security/envelope.js';
 import { patientAuditSecret, staffAuditSecret } from '../security/commitments.js';
 import type { Kek } from '../security/kek.js';
+import type { KeystoreVersion } from '../security/keystore-file.js';
 import { keystorePath, Keystore } from '../security/keystore.js';
-import { Lru } from '../security/lru.js';
 import type { PasswordCost } from '../security/password.js';
 import { Enrolment } from '../security/enrolment.js';
 import { People } from '../security/people.js';
+import { Services } from '../security/services.js';
 import { apiTokenHash, createApiToken, publicDeviceKey } from '../security/tokens.js';
 import { Care } from './care.js';
+import { Cohorts } from './cohorts.js';
+import { Keyring, type HeldKey, type SealBounds } from './keyring.js';
 
 export interface CustodianOptions {
   /** The data folder: keystore.json lies in it, the registry's database in its `registry/`. */
@@ -37,18 +42,35 @@ export interface CustodianOptions {
   readonly passphrase?: string | undefined;
   /** The key service over the keystore; absent: the passphrase. */
   readonly kms?: Kek | undefined;
+  /** The registry's database where it is a PostgreSQL server's. */
+  readonly postgres?: PostgresSettings | undefined;
   readonly clock?: Clock;
   readonly retentionDaysMin?: number;
+  /** Of the log, for anonymized records. */
+  readonly outputRetentionHours?: number;
   /** scrypt's cost for a new keystore; tests lower it. */
   readonly scryptN?: number;
   /** argon2id's cost; tests lower it. */
   readonly passwordCost?: PasswordCost;
+  /** Encryptions under one data key; tests lower them. */
+  readonly sealBounds?: SealBounds;
   /** Patients, devices, bindings and tokens are entries before they are made or changed. */
   readonly audit: Auditor;
 }
 
-export interface HeldKey extends DataKey {
-  readonly secret: Buffer;
+/** Of the keystore and the keys under it; nothing that opens anything. */
+export interface KeystoreStatus {
+  readonly id: string;
+  readonly version: KeystoreVersion;
+  readonly kek: string;
+  /** The passphrase was generated and lies beside the keystore. */
+  readonly generatedPassphrase: boolean;
+  readonly bytes: number;
+  readonly nodes: number;
+  readonly punctures: number;
+  /** A data key that would be used more often is replaced. */
+  readonly sealsPerKeyMax: number;
+  readonly epochs: readonly EpochUse[];
 }
 
 const newPatient = z.strictObject({
@@ -75,20 +97,12 @@ export interface TokenInput {
   readonly subject: string;
   readonly scope?: TokenScope;
   readonly expiresInS: number;
+  /** The person who asks for it, as `user:<id>`; absent: the operator of the machine. */
+  readonly issuer?: string;
 }
 
-/** Of one patient in one study; at rest only sealed under the patient's key, so that erasing the key cuts the link for ever [ERASED]. */
-interface MemberSecret {
-  readonly pseudonym: Pseudonym;
-  readonly shiftUs: number;
-  readonly attributes: Attributes;
-}
-
-const dayUs = 86_400_000_000;
 const tokenSecondsMax = 366 * 86_400;
 const identityContext = (patient: PatientId): Buffer => Buffer.from(`spamer identity v1 ${patient}`);
-const memberContext = (study: StudyId, patient: PatientId): Buffer => Buffer.from(`spamer cohort v1 ${study} ${patient}`);
-const keyName = (patient: PatientId, epoch: number): string => `${patient}.${epoch}`;
 
 /**
  * Keeper of the keys and of what ties data to people: the keystore and the registry. It runs in a thread of its own (PGlite
@@ -103,36 +117,36 @@ export class Custodian {
   readonly erasures: Erasures;
   /** Devices that enrol themselves; served on a line of its own. */
   readonly enrolment: Enrolment;
+  /** Programs that prove themselves by a key pair; served on a line of its own. */
+  readonly services: Services;
   private readonly keystore: Keystore;
   private readonly registry: Registry;
   private readonly clock: Clock;
-  private readonly dataKeys = new Lru<string, HeldKey>(limits.dataKeysCachedMax);
-  private readonly secrets = new Lru<string, MemberSecret>(limits.dataKeysCachedMax);
-  /** Studies never change. */
-  private readonly studyRows = new Lru<StudyId, StudyRow>(1000);
+  private readonly dataKeyRows: DataKeyRows;
+  private readonly keyring: Keyring;
+  private readonly cohorts: Cohorts;
   private readonly audit: Auditor;
   /** Slots of patients whose entry is being written: their audit key must be there before they are. */
   private readonly arriving = new Map<PatientId, number>();
-  private queue: Promise<unknown> = Promise.resolve();
-  /** Changes of studies and cohorts since the start. */
-  private changes = 0;
-  /** The registry's, once read: only `decideGroups` moves it, and a stage asks for it with each batch. */
-  private releaseGeneration: number | null = null;
-
   /** Relations, consents, emergency access: the same database and keys, an interface of its own. */
   readonly care: Care;
 
-  private constructor(keystore: Keystore, database: SqlDatabase, registry: Registry, people: People, enrolment: Enrolment, clock: Clock, retentionDaysMin: number, audit: Auditor) {
+  private constructor(keystore: Keystore, database: SqlDatabase, registry: Registry, people: People, enrolment: Enrolment, clock: Clock, options: CustodianOptions) {
+    this.services = new Services({ store: new ServiceTables(database), roles: roles.filter((role) => role !== 'demo' && role !== 'patient'), clock });
     this.keystore = keystore;
-    this.audit = audit;
+    this.audit = options.audit;
     this.registry = registry;
     this.people = people;
     this.enrolment = enrolment;
     this.clock = clock;
     this.warning = keystore.warning;
-    this.erasures = new Erasures(new ErasureRows(database), keystore, clock, { retentionDaysMin }, (patient) => this.forget(patient));
-    const onChange = (): void => { this.changes += 1; };
-    this.care = new Care({ db: database, clock, keyOf: (patient) => this.current(patient), keyAt: (patient, epoch) => this.get(patient, epoch), onChange });
+    this.dataKeyRows = new DataKeyRows(database);
+    const note = (patient: PatientId): Promise<void> => this.note('key.rotate', { kind: 'patient', id: patient }, patient, { reason: 'used' });
+    this.keyring = new Keyring({ keystore, registry, rows: this.dataKeyRows, clock, bounds: options.sealBounds, note });
+    const settings = { retentionDaysMin: options.retentionDaysMin ?? 0, outputRetentionUs: (options.outputRetentionHours ?? 0) * 3_600_000_000 };
+    this.erasures = new Erasures({ rows: new ErasureRows(database), keystore, clock, settings, forget: (patient) => this.forget(patient), toDelete: (patient) => this.cohorts.toDelete(patient) });
+    this.care = new Care({ db: database, clock, keys: this.keyring, onChange: () => this.cohorts.changed() });
+    this.cohorts = new Cohorts({ registry, keyring: this.keyring, clock, identity: (patient) => this.identity(patient), consents: (patient) => this.care.consents(patient) });
   }
 
   /**
@@ -143,9 +157,10 @@ export class Custodian {
     const { dir, passphrase, kms, scryptN } = options;
     const keys = { passphrase, kms, ...(scryptN === undefined ? {} : { scryptN }) };
     const registryDir = join(dir, 'registry');
+    const { postgres } = options;
     // The keystore first, so that a wrong passphrase touches nothing; but a lost keystore must not be replaced by a new one.
-    const early = existsSync(keystorePath(dir)) || !existsSync(registryDir) ? await Keystore.open(dir, { ...keys, mayCreate: true }) : null;
-    const database = await openPglite(registryDir);
+    const early = existsSync(keystorePath(dir)) || (postgres === undefined && !existsSync(registryDir)) ? await Keystore.open(dir, { ...keys, mayCreate: true }) : null;
+    const database = postgres === undefined ? await openPglite(registryDir) : await (await import('../registry/postgres-pool.js')).openPostgres(postgres);
     const registry = new Registry(database);
     try {
       const owner = await registry.fact('keystore');
@@ -153,11 +168,11 @@ export class Custodian {
       if (owner === null) await registry.setFact('keystore', keystore.id);
       else if (owner !== keystore.id) throw new SpamerError('data_damaged', 'the registry belongs to another keystore', { where: keystorePath(dir) });
       const clock = options.clock ?? systemClock;
-      const people = new People({ store: new PeopleTables(database), secret: keystore.blindIndexKey, roles: roles.filter((role) => role !== 'demo' && role !== 'service'), clock, ...(options.passwordCost === undefined ? {} : { passwordCost: options.passwordCost }) });
-      const enrolment = new Enrolment({ store: new EnrolmentTables(database), devices: registry, secret: keystore.blindIndexKey, clock });
-      const custodian = new Custodian(keystore, database, registry, people, enrolment, clock, options.retentionDaysMin ?? 0, options.audit);
+      const people = new People({ store: new PeopleTables(database), secondFactors: new SecondFactorTables(database), secret: keystore.blindIndexKey, roles: roles.filter((role) => role !== 'demo' && role !== 'service'), clock, ...(options.passwordCost === undefined ? {} : { passwordCost: options.passwordCost }) });
+      const enrolment = new Enrolment({ store: new EnrolmentTables(database), devices: registry, secret: keystore.blindIndexKey, clock, audit: options.audit });
+      const custodian = new Custodian(keystore, database, registry, people, enrolment, clock, options);
       await custodian.erasures.repeat();
-      for (const study of await registry.waitingStudies()) await custodian.releaseGroups(study);
+      await custodian.cohorts.resume();
       return custodian;
     } catch (error) {
       await registry.close();
@@ -166,49 +181,54 @@ export class Custodian {
   }
 
   async close(): Promise<void> {
-    await this.queue;
-    this.dataKeys.clear();
-    this.secrets.clear();
+    await this.cohorts.close();
+    this.keyring.clear();
     await this.registry.close();
   }
 
   /** Drops what is kept in memory of a patient; memberships have changed. */
   private forget(patient: PatientId): void {
-    this.dataKeys.deleteWhere((name) => name.startsWith(`${patient}.`));
-    this.secrets.deleteWhere((name) => name.endsWith(`/${patient}`));
-    this.changes += 1;
+    this.keyring.forget(patient);
+    this.cohorts.forget(patient);
   }
 
-  // Data keys (the interface DataKeys)
+  // Data keys: app/keyring.ts
 
-  /** The key that seals new data of a patient; null: erased or unknown. */
-  async current(patient: PatientId): Promise<HeldKey | null> {
-    return this.unwrap(patient, await this.registry.wrappedKey(patient, null));
+  current(patient: PatientId): Promise<HeldKey | null> {
+    return this.keyring.current(patient);
   }
 
-  async get(patient: PatientId, epoch: number): Promise<HeldKey | null> {
-    if (!Number.isInteger(epoch) || epoch < 1 || epoch > 0xffff_ffff) return null;
-    return this.dataKeys.get(keyName(patient, epoch)) ?? this.unwrap(patient, await this.registry.wrappedKey(patient, epoch));
+  get(patient: PatientId, epoch: number): Promise<HeldKey | null> {
+    return this.keyring.get(patient, epoch);
   }
 
-  private async unwrap(patient: PatientId, wrapped: WrappedKey | null): Promise<HeldKey | null> {
-    if (wrapped === null) return null;
-    const name = keyName(patient, wrapped.epoch);
-    const cached = this.dataKeys.get(name);
-    if (cached !== undefined) return cached;
-    const wrapWith = this.keystore.wrapKey(wrapped.slot);
-    if (wrapWith === null) return null;
-    const key = { patient, epoch: wrapped.epoch, secret: await unwrapKey(wrapped.jwe, wrapWith, name) };
-    // Punctured meanwhile: it must not be kept, nor given out [ERASED].
-    if (this.keystore.wrapKey(wrapped.slot) === null) return null;
-    this.dataKeys.set(name, key);
-    return key;
+  sealing(patient: PatientId): Promise<SealingKey | null> {
+    return this.keyring.sealing(patient);
   }
 
-  private async present(patient: PatientId): Promise<HeldKey> {
-    const key = await this.current(patient);
-    if (key === null) throw new SpamerError('key_missing', 'the patient is unknown or erased');
-    return key;
+  /** Epochs of a patient's keys. @throws SpamerError `not_found` for who is unknown or erased */
+  async keyUses(patient: PatientId): Promise<KeyUse[]> {
+    const uses = await this.keyring.uses(patient);
+    if (uses.length === 0) throw new SpamerError('not_found', 'no such patient');
+    return uses;
+  }
+
+  /** @throws SpamerError `not_found` for who is unknown or erased */
+  async rotateKey(patient: PatientId): Promise<{ epoch: number }> {
+    if ((await this.keyring.current(patient)) === null) throw new SpamerError('not_found', 'no such patient');
+    await this.note('key.rotate', { kind: 'patient', id: patient }, patient);
+    return this.keyring.rotate(patient);
+  }
+
+  /** The keystore under a new passphrase, or under the next version of the key in the key service. @throws SpamerError `bad_request`, `unreachable`, `kms_refused` */
+  async rotateKek(passphrase: string | null): Promise<KeystoreVersion> {
+    await this.note('keystore.rotate', { kind: 'keystore', id: this.keystore.id }, null, { kek: this.keystore.kekKind });
+    return this.keystore.rekey(passphrase ?? undefined);
+  }
+
+  async keystoreStatus(): Promise<KeystoreStatus> {
+    const { id, version, kekKind, generatedPassphrase, nodeCount, punctures } = this.keystore;
+    return { id, version, kek: kekKind, generatedPassphrase, bytes: await this.keystore.bytes(), nodes: nodeCount, punctures, sealsPerKeyMax: this.keyring.perKeyMax, epochs: await this.dataKeyRows.byEpoch() };
   }
 
   // Patients
@@ -220,10 +240,7 @@ export class Custodian {
     const { demo, ...identity } = parsed.data;
     const patient = randomUUID() as PatientId;
     const slot = await this.registry.nextSlot();
-    const key: HeldKey = { patient, epoch: 1, secret: randomBytes(32) };
-    const wrapWith = this.keystore.wrapKey(slot);
-    if (wrapWith === null) throw new SpamerError('internal', 'a new slot is punctured already');
-    const jwe = await wrapKey(key.secret, wrapWith, keyName(patient, 1));
+    const { key, jwe } = await this.keyring.first(patient, slot);
     const sealed = new Sealer(key).seal(Buffer.from(JSON.stringify(identity satisfies Identity)), identityContext(patient));
     const row = { patient, slot, identity: sealed, recordIndex: this.recordIndex(identity.recordNumber), demo, createdAt: this.clock.now() };
     this.arriving.set(patient, slot);
@@ -266,15 +283,20 @@ export class Custodian {
     return createHmac('sha256', this.keystore.blindIndexKey).update(plain).digest();
   }
 
-  async patients(): Promise<PatientRow[]> {
-    return this.registry.patients();
+  async patients(part?: PatientsPart): Promise<PatientRow[]> {
+    return this.registry.patients(part);
+  }
+
+  async demoPatients(): Promise<PatientId[]> {
+    return this.registry.demoPatients();
   }
 
   /** Who the patient is. The caller has decided that the asker may know; null: unknown. */
   async identity(patient: PatientId): Promise<Identity | null> {
     const sealed = await this.registry.identity(patient);
     if (sealed === null) return null;
-    const plain = new Opener(await this.present(patient)).open(sealed, identityContext(patient));
+    const plain = await this.keyring.open(patient, sealed, identityContext(patient));
+    if (plain === null) throw new SpamerError('key_missing', 'the patient is unknown or erased');
     return JSON.parse(plain.toString('utf8')) as Identity;
   }
 
@@ -298,9 +320,14 @@ export class Custodian {
     return this.registry.device(device);
   }
 
-  async devices(): Promise<DeviceEntry[]> {
-    const entries = await Promise.all((await this.registry.devices()).map((device) => this.registry.device(device)));
+  async devices(part: Omit<DevicesPart, 'now'> = { after: null, limit: null, among: null }): Promise<DeviceEntry[]> {
+    const entries = await Promise.all((await this.registry.devices({ ...part, now: this.clock.now() })).map((device) => this.registry.device(device)));
     return entries.filter((entry) => entry !== null);
+  }
+
+  /** Which devices measure which of these patients now; null: of all patients. */
+  async boundTo(patients: readonly PatientId[] | null): Promise<Bound[]> {
+    return this.registry.boundAt(patients, this.clock.now());
   }
 
   async setDeviceState(device: DeviceId, state: DeviceState): Promise<void> {
@@ -320,118 +347,39 @@ export class Custodian {
     if (!(await this.registry.unbind(device, micros(at ?? this.clock.now())))) throw new SpamerError('not_found', 'the device is not bound');
   }
 
-  // Studies
+  // Studies: app/cohorts.ts
 
-  /** @param policy text of the policy file, or what it parses to */
-  async addStudy(policy: unknown): Promise<StudyRow> {
-    const parsed = parsePolicy(policy);
-    await this.registry.addStudy(parsed);
-    this.changes += 1;
-    return this.study(parsed.id);
+  addStudy(policy: unknown): Promise<StudyRow> {
+    return this.cohorts.addStudy(policy);
   }
 
-  async studies(): Promise<StudyRow[]> {
-    return this.registry.studies();
+  async studies(part?: StudiesPart): Promise<StudyRow[]> {
+    return this.registry.studies(part);
   }
 
-  private async study(study: StudyId): Promise<StudyRow> {
-    const row = this.studyRows.get(study) ?? (await this.registry.studies(study))[0];
-    if (row === undefined) throw new SpamerError('not_found', 'no such study');
-    this.studyRows.set(study, row);
-    return row;
+  /** @throws SpamerError `not_found` */
+  study(study: StudyId): Promise<StudyRow> {
+    return this.cohorts.study(study);
   }
 
-  /** Enrols patients, which puts their consent on record; who is in already stays with the same pseudonym, and a withdrawal stays one. */
-  async enrol(study: StudyId, patients: readonly PatientId[], from: number | null = null): Promise<void> {
-    await this.study(study);
-    for (const patient of patients) await this.enrolOne(study, patient, from);
+  enrol(study: StudyId, patients: readonly PatientId[], from: number | null = null): Promise<void> {
+    return this.cohorts.enrol(study, patients, from);
   }
 
-  private async enrolOne(study: StudyId, patient: PatientId, from: number | null): Promise<void> {
-    const identity = await this.identity(patient);
-    if (identity === null) throw new SpamerError('not_found', 'no such patient');
-    const today = new Date(this.clock.now() / 1000).toISOString().slice(0, 10);
-    const attributes: Attributes = { age: ageAt(identity.birthDate, today), sex: identity.sex, zip3: zip3Of(identity.zip) };
-    // Random, never derived from the person (FACTS §4); a shift of up to a year either way, to the microsecond.
-    const secret: MemberSecret = { pseudonym: randomUUID() as Pseudonym, shiftUs: randomInt(-365 * dayUs, 365 * dayUs), attributes };
-    const sealed = new Sealer(await this.present(patient)).seal(Buffer.from(JSON.stringify(secret)), memberContext(study, patient));
-    // To be enrolled is to have agreed: to what is measured from `from` on, or to everything when it isn't said.
-    await this.registry.addMember(study, patient, sealed, { from: micros(from ?? 0), givenAt: this.clock.now() });
-    this.changes += 1;
+  memberships(patient: PatientId): Promise<Membership[]> {
+    return this.cohorts.memberships(patient);
   }
 
-  /** The studies that take a patient's data; empty when the patient's key is gone. */
-  async memberships(patient: PatientId): Promise<Membership[]> {
-    const rows = await this.registry.memberships(patient);
-    const consents = rows.length === 0 ? [] : await this.care.consents(patient);
-    const found: Membership[] = [];
-    for (const row of rows) {
-      const secret = await this.secretOf(row);
-      const covered = consents.filter(({ purpose, study }) => purpose === 'study' && study === row.study).map(({ from, until }) => ({ from, until }));
-      if (secret !== null) found.push(membershipOf(row, secret, await this.study(row.study), covered));
-    }
-    return found;
+  contributed(study: StudyId, patient: PatientId): Promise<{ generation: number }> {
+    return this.cohorts.contributed(study, patient);
   }
 
-  private async secretOf(row: CohortRow): Promise<MemberSecret | null> {
-    const name = `${row.study}/${row.patient}`;
-    const cached = this.secrets.get(name);
-    if (cached !== undefined) return cached;
-    const key = await this.current(row.patient);
-    if (key === null) return null;
-    const plain = new Opener(key).open(row.sealed, memberContext(row.study, row.patient));
-    const secret = JSON.parse(plain.toString('utf8')) as MemberSecret;
-    this.secrets.set(name, secret);
-    return secret;
+  generation(): Promise<number> {
+    return this.cohorts.generation();
   }
 
-  /**
-   * Says that valid data of a member has been seen: k counts distinct patients who contributed, not rows [ANON]. May release
-   * groups; `releases(since)` then tells whose held data may go. May be called again and again.
-   */
-  async contributed(study: StudyId, patient: PatientId): Promise<{ generation: number }> {
-    if (await this.registry.markContributed(study, patient, this.clock.now())) await this.releaseGroups(study);
-    return { generation: await this.registry.generation() };
-  }
-
-  /** One at a time: two that decide on the same waiting members would each see half of a group. */
-  private async releaseGroups(study: StudyId): Promise<void> {
-    const turn = this.queue.then(() => this.decideGroups(study));
-    this.queue = turn.catch(() => undefined);
-    await turn;
-  }
-
-  private async decideGroups(study: StudyId): Promise<void> {
-    const { policyJson, k } = await this.study(study);
-    const released: ReleasedMember[] = [];
-    const waiting: Member[] = [];
-    for (const row of await this.registry.contributors(study)) {
-      const attributes = (await this.secretOf(row))?.attributes;
-      if (attributes === undefined) continue;
-      if (row.level === null) waiting.push({ patient: row.patient, attributes });
-      else released.push({ patient: row.patient, attributes, level: row.level });
-    }
-    const assigned = assignGroups(levelsOf(policyJson), k, released, waiting);
-    if (assigned.size > 0) this.releaseGeneration = await this.registry.release(study, assigned);
-  }
-
-  /** Grows whenever an answer of `memberships` may have changed; a process that starts anew asks everything anew. */
-  async generation(): Promise<number> {
-    // Read while a release commits it may be the older one, which must not replace the newer.
-    if (this.releaseGeneration === null) this.releaseGeneration = Math.max(await this.registry.generation(), this.releaseGeneration ?? 0);
-    return this.releaseGeneration + this.changes;
-  }
-
-  /** Members released in generations after `since`, in the order of generations, and the present generation. */
-  async releases(since: number): Promise<{ generation: number; released: Release[] }> {
-    // The generation first: what is released meanwhile is then told twice rather than never.
-    const generation = await this.registry.generation();
-    const released: Release[] = [];
-    for (const row of await this.registry.releasedSince(since)) {
-      const secret = await this.secretOf(row);
-      if (secret !== null && row.generation !== null) released.push({ study: row.study, patient: row.patient, pseudonym: secret.pseudonym, generation: row.generation });
-    }
-    return { generation, released };
+  releases(since: number): Promise<{ generation: number; released: Release[] }> {
+    return this.cohorts.releases(since);
   }
 
   // Idempotency keys of the HTTP API
@@ -461,9 +409,9 @@ export class Custodian {
     const token = createApiToken();
     const hash = createHash('sha256').update(token).digest();
     const expiresAt = micros(now + input.expiresInS * 1_000_000);
-    await this.note('token.issue', { kind: 'token', id: hash.toString('hex') }, null, { role: input.role, subject: input.subject });
+    await this.note('token.issue', { kind: 'token', id: hash.toString('hex') }, null, { role: input.role, subject: input.subject, issuer: input.issuer ?? 'operator' });
     await this.registry.removeTokensExpired(now);
-    await this.registry.addToken(hash, { role: input.role, subject: input.subject, scope: input.scope ?? {}, expiresAt }, now);
+    await this.registry.addToken(hash, { role: input.role, subject: input.subject, scope: input.scope ?? {}, expiresAt, issuer: input.issuer ?? null }, now);
     return { id: hash.toString('hex'), token, expiresAt };
   }
 
@@ -483,20 +431,6 @@ export class Custodian {
 }
 
 const untilOf = (until: number | null | undefined): Micros | null => (until === null || until === undefined ? null : micros(until));
-
-function membershipOf(row: CohortRow, secret: MemberSecret, study: StudyRow, consents: Membership['consents']): Membership {
-  const level = row.level === null ? undefined : levelsOf(study.policyJson)[row.level];
-  return {
-    study: row.study,
-    policyJson: study.policyJson,
-    policyHash: study.policyHash,
-    pseudonym: secret.pseudonym,
-    shiftUs: secret.shiftUs,
-    group: level === undefined ? null : generalize(secret.attributes, level),
-    consents,
-    releaseGeneration: level === undefined ? null : row.generation,
-  };
-}
 
 /** Which fields, not what stood in them. */
 function invalid(error: z.ZodError): SpamerError {

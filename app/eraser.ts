@@ -3,15 +3,17 @@ import { uuidBytes, uuidText, type DeviceId, type PatientId } from '../core/ids.
 import { faultOf, type Journal } from '../core/journal.js';
 import { limits } from '../core/limits.js';
 import type { Log } from '../log/log.js';
-import type { ErasureRow, LegalHold, Person } from '../registry/erasures.js';
+import type { ErasureRow, LegalHold, Person, Tombstone } from '../registry/erasures.js';
 import { decode } from '../schemas/codec.js';
 import type { Auditor } from '../security/audit.js';
-import type { Erasures, Unreadable } from './erasures.js';
+import type { Buried, Erasures, Unreadable } from './erasures.js';
 import type { Remote } from './rpc.js';
 
 export interface EraserParts {
   readonly erasures: Remote<Erasures>;
   readonly log: Pick<Log, 'status' | 'read'>;
+  /** Deletes the rows of these pseudonyms from the analytics store, for ever; the same again is nothing. */
+  readonly bury: (tombstones: readonly Tombstone[]) => Promise<readonly Buried[]>;
   /** Chunks of a patient in the PMR store. */
   readonly chunks: (patient: PatientId) => Promise<number>;
   /** Lets the devices' door read a device's bindings and keys anew. */
@@ -31,23 +33,47 @@ export interface EraserParts {
 export class Eraser {
   readonly #parts: EraserParts;
   #turn: Promise<void> = Promise.resolve();
+  #again: NodeJS.Timeout | undefined;
+  #stopped = false;
 
   constructor(parts: EraserParts) {
     this.#parts = parts;
   }
 
-  /** Goes on with what was approved and is not done. */
+  /** At a start: what a store from a backup may hold again is deleted again [ERASED], then on with what is not done. */
   async resume(): Promise<void> {
     try {
-      for (const { id } of await this.#parts.erasures.unfinished()) await this.#run(id);
+      await this.#repeat();
+      await this.#goOn();
     } catch (error) {
       this.#parts.journal.error('erasures cannot be gone on with', { code: codeOf(error), fault: faultOf(error) });
+      if (error instanceof SpamerError && error.retry) this.#later();
     }
   }
 
-  /** Resolves when what was approved so far is done or has failed. */
-  async settled(): Promise<void> {
+  /** Resolves when what was approved so far is done or has failed; nothing is begun any more. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#again);
     await this.#turn;
+  }
+
+  /** The store knows what it has buried: of a store as it should be, this deletes nothing. */
+  async #repeat(): Promise<void> {
+    const { erasures, bury } = this.#parts;
+    for (let page = await erasures.tombstones(null); page.length > 0; page = await erasures.tombstones(page.at(-1) ?? null)) await bury(page);
+  }
+
+  /** What was approved and is not done. */
+  async #goOn(): Promise<void> {
+    for (const { id } of await this.#parts.erasures.unfinished()) await this.#run(id);
+  }
+
+  /** Something out of reach stopped an erasure: it must not wait for the next start. */
+  #later(): void {
+    if (this.#stopped) return;
+    clearTimeout(this.#again);
+    this.#again = setTimeout(() => void this.resume(), limits.erasureRetryMs);
   }
 
   list(): Promise<ErasureRow[]> {
@@ -119,17 +145,21 @@ export class Eraser {
 
   #run(id: string): Promise<void> {
     this.#turn = this.#turn.then(() => this.#steps(id)).catch((error: unknown) => {
-      // Its state is durable: the next start goes on where this stopped.
-      this.#parts.journal.error('an erasure stopped; the next start goes on with it', { code: codeOf(error), fault: faultOf(error) });
+      // Its state is durable: whoever goes on with it goes on where this stopped.
+      const again = error instanceof SpamerError && error.retry;
+      this.#parts.journal.error(again ? 'an erasure stopped; it is tried again' : 'an erasure stopped; the next start goes on with it', { code: codeOf(error), fault: faultOf(error) });
+      if (again) this.#later();
     });
     return this.#turn;
   }
 
   async #steps(id: string): Promise<void> {
-    const { erasures, refresh, forget, journal } = this.#parts;
+    const { erasures, refresh, forget, bury, journal } = this.#parts;
     const { patient } = await erasures.begin(id);
     const devices = await erasures.devicesOf(patient);
     for (const device of devices) await refresh(device);
+    const tombstones = await erasures.bury(id);
+    if (tombstones !== null) await erasures.deleted(id, tombstones.length === 0 ? [] : await bury(tombstones));
     const row = await erasures.puncture(id);
     await forget(patient);
     // Again: sealers of bindings that had ended before lose their key too.

@@ -8,13 +8,19 @@ import { test, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { compactVerify, importJWK } from 'jose';
 import type { Clock } from '../core/clock.js';
+import { SpamerError } from '../core/errors.js';
 import { micros, type PatientId } from '../core/ids.js';
 import { silentJournal } from '../core/journal.js';
+import type { Tombstone } from '../registry/erasures.js';
+import { openDuckDbStores } from '../sinks/duckdb.js';
 import type { AuditEntry } from '../security/audit.js';
 import { verifyCertificate } from '../security/certificate.js';
 import { Custodian } from './custodian.js';
+import { batchOf, seriesOf } from '../sinks/sink.contract.js';
 import { Eraser } from './eraser.js';
+import type { Buried } from './erasures.js';
 import { unkept } from '../security/trail.fixture.js';
+import { copyDataFolder, registryOf } from '../tests/registries.js';
 
 function folder(t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), 'spamer-erasures-'));
@@ -22,13 +28,14 @@ function folder(t: TestContext): string {
   return dir;
 }
 const clock: Clock & { at: number } = { at: 1_790_000_000_000_000, now: () => micros(clock.at), elapsedMs: () => 0 };
-const open = (dir: string, more: object = {}): Promise<Custodian> => Custodian.open({ dir, audit: unkept, passphrase: 'correct horse', clock, scryptN: 1024, ...more });
+const open = (dir: string, more: object = {}): Promise<Custodian> => Custodian.open({ dir, postgres: registryOf(dir), audit: unkept, passphrase: 'correct horse', clock, scryptN: 1024, outputRetentionHours: 7, ...more });
 const code = (expected: string) => (error: unknown): boolean => (error as { code?: string }).code === expected;
-const admin = { kind: 'token', id: 'a', role: 'admin' };
-const other = { kind: 'token', id: 'b', role: 'admin' };
-const officer = { kind: 'token', id: 'o', role: 'compliance' };
-const secondOfficer = { kind: 'token', id: 'o2', role: 'compliance' };
+const admin = { kind: 'user', id: 'a', role: 'admin' };
+const other = { kind: 'user', id: 'b', role: 'admin' };
+const officer = { kind: 'user', id: 'o', role: 'compliance' };
+const secondOfficer = { kind: 'user', id: 'o2', role: 'compliance' };
 const none = { blocks: 3, rejected: 0, held: 0, chunks: 2 };
+const nothingDeleted = async (tombstones: readonly Tombstone[]): Promise<Buried[]> => tombstones.map((one) => ({ ...one, rows: 0, samples: 0 }));
 let people = 0;
 const add = async (custodian: Custodian): Promise<PatientId> => (await custodian.addPatient({ name: 'Zyxomira Quandlewick', recordNumber: `MRN-${++people}`, birthDate: '1980-02-03', sex: 'F', zip: '02139' })).patient;
 
@@ -41,15 +48,22 @@ test('erasing a patient', { timeout: 240_000 }, async (t) => {
   const keptKey = await custodian.current(kept);
 
   await t.test('two people, one of them an administrator', async () => {
-    await assert.rejects(erasures.request(patient, { kind: 'token', id: 'e', role: 'engineer' }), code('forbidden'));
+    await assert.rejects(erasures.request(patient, { kind: 'user', id: 'e', role: 'engineer' }), code('forbidden'));
     const { id } = await erasures.request(patient, officer);
     await assert.rejects(erasures.request(patient, admin), code('conflict'));
     await assert.rejects(erasures.approve(id, officer), code('forbidden'), 'the same person');
     await assert.rejects(erasures.approve(id, { ...officer, role: 'admin' }), code('forbidden'), 'the same person in another role');
     await assert.rejects(erasures.approve(id, secondOfficer), code('forbidden'), 'no administrator');
-    await assert.rejects(erasures.approve(id, { kind: 'token', id: 'c', role: 'clinician' }), code('forbidden'));
+    await assert.rejects(erasures.approve(id, { kind: 'user', id: 'c', role: 'clinician' }), code('forbidden'));
+    const token = (name: string, issuer?: string): object & { kind: string; id: string; role: string } => ({ kind: 'token', id: name, role: 'admin', ...(issuer === undefined ? {} : { issuer }) });
+    await assert.rejects(erasures.approve(id, token('scripts', `user:${officer.id}`)), code('forbidden'), 'a token of the same person');
+    await assert.doesNotReject(erasures.mayApprove(id, token('scripts', `user:${admin.id}`)), 'a token of another');
+    await assert.doesNotReject(erasures.mayApprove(id, token('local administrator')), 'the operator is another');
     await erasures.withdraw(id);
     await assert.rejects(erasures.approve(id, admin), code('conflict'));
+    const byOperator = await erasures.request(patient, token('one subject'));
+    await assert.rejects(erasures.approve(byOperator.id, token('another subject')), code('forbidden'), 'two tokens of one maker are one person');
+    await erasures.withdraw(byOperator.id);
     assert.notEqual(await custodian.current(patient), null);
   });
 
@@ -87,6 +101,11 @@ test('erasing a patient', { timeout: 240_000 }, async (t) => {
     const policy = { id: 'ward', title: 'ward', claim: 'expert', signals: 'all', dates: { rule: 'relative' }, attributes: [{}], k: 1, minCell: 1 };
     await custodian.addStudy(policy);
     await custodian.enrol('ward' as never, [patient, kept]);
+    await custodian.addStudy({ ...policy, id: 'gone', onErasure: 'delete' });
+    await custodian.enrol('gone' as never, [patient, kept]);
+    const pseudonym = (await custodian.memberships(patient)).find(({ study }) => study === 'gone')?.pseudonym;
+    const buried: Array<readonly Tombstone[]> = [];
+    let storeFails = true;
     const id = (await erasures.unfinished())[0]?.id ?? '';
     const generation = await custodian.generation();
     const audit: AuditEntry[] = [];
@@ -94,6 +113,11 @@ test('erasing a patient', { timeout: 240_000 }, async (t) => {
     const eraser = new Eraser({
       erasures, journal: silentJournal,
       log: { status: async () => [], read: async () => [] },
+      bury: async (tombstones) => {
+        if (storeFails) throw new SpamerError('store_failed', 'not now');
+        buried.push(tombstones);
+        return tombstones.map((one) => ({ ...one, rows: 12, samples: 345 }));
+      },
       chunks: async () => 2,
       refresh: async (one) => { order.push(`refresh ${one === device}`); },
       forget: async () => { order.push(`forget ${(await custodian.current(patient)) === null}`); },
@@ -102,6 +126,14 @@ test('erasing a patient', { timeout: 240_000 }, async (t) => {
     });
     await custodian.current(patient);
     await eraser.resume();
+    // Rows go before keys: a store that can't delete now holds back the erasure, which can still tell which rows they are.
+    assert.deepEqual([(await erasures.one(id)).state, (await custodian.current(patient)) === null, order.splice(0)], ['begun', false, ['refresh true']]);
+    await assert.rejects(custodian.enrol('ward' as never, [patient]), code('not_found'), 'who begins to be erased is enrolled no more');
+    storeFails = false;
+    await eraser.resume();
+    await eraser.stop();
+    assert.deepEqual(buried, [[{ study: 'gone', pseudonym }], [{ study: 'gone', pseudonym }]], 'all that was ever buried at first, then what is unfinished');
+    assert.deepEqual(await erasures.tombstones(null), [{ study: 'gone', pseudonym }]);
     assert.deepEqual(order, ['refresh true', 'forget true', 'refresh true']);
     assert.deepEqual(audit.map(({ action, outcome }) => [action, outcome]), [['patient.erase', 'done']]);
     assert.ok((await custodian.generation()) > generation, 'stages ask for memberships anew');
@@ -116,7 +148,8 @@ test('erasing a patient', { timeout: 240_000 }, async (t) => {
     const { certificate } = await erasures.one(id);
     const key = await erasures.publicKey();
     const content = verifyCertificate(certificate ?? '', key);
-    assert.deepEqual([content.patient, content.keystore.after.number, content.destroyed, content.auditCheckpoint], [patient, content.keystore.before.number + 1, { wrapKeys: 1, dataKeys: 1, identity: 1, blindIndex: 1, pseudonyms: 1 }, 'checkpoint']);
+    assert.deepEqual([content.patient, content.keystore.after.number, content.destroyed, content.auditCheckpoint], [patient, content.keystore.before.number + 1, { wrapKeys: 1, dataKeys: 1, identity: 1, blindIndex: 1, pseudonyms: 2 }, 'checkpoint']);
+    assert.deepEqual([content.deleted, content.logKeepsUntil], [[{ study: 'gone', rows: 12, samples: 345 }], new Date(clock.at / 1000 + 7 * 3_600_000).toISOString()]);
     assert.equal(content.keystore.after.hash, (JSON.parse(readFileSync(join(dir, 'keystore.json'), 'utf8')) as { hash: string }).hash);
     const byJose = await compactVerify(certificate ?? '', await importJWK({ ...key, alg: 'EdDSA' }));
     assert.deepEqual(JSON.parse(Buffer.from(byJose.payload).toString()), content);
@@ -131,6 +164,10 @@ test('erasing a patient', { timeout: 240_000 }, async (t) => {
     const { id } = await current.erasures.request(kept, admin);
     await current.erasures.approve(id, other);
     await current.erasures.begin(id);
+    await assert.rejects(current.erasures.puncture(id), code('conflict'), 'rows of studies first');
+    assert.deepEqual((await current.erasures.bury(id))?.map(({ study }) => study), ['gone']);
+    await assert.rejects(current.erasures.deleted(id, []), code('internal'), 'not all of them');
+    await current.erasures.deleted(id, await nothingDeleted((await current.erasures.bury(id)) ?? []));
     await current.erasures.puncture(id);
     await current.erasures.finish(id, none, null);
     await current.close();
@@ -151,6 +188,8 @@ test('[ERASED] every changed character of a certificate, and every other key, is
   await custodian.erasures.approve(id, officer);
   await assert.rejects(custodian.erasures.finish(id, none, null).then((row) => { if (row.certificate === null) throw Object.assign(new Error(), { code: 'none yet' }); }), code('none yet'));
   await custodian.erasures.begin(id);
+  await custodian.erasures.bury(id);
+  await custodian.erasures.deleted(id, []);
   await custodian.erasures.puncture(id);
   const { certificate } = await custodian.erasures.finish(id, none, null);
   const key = await custodian.erasures.publicKey();
@@ -170,21 +209,30 @@ test('[ERASED] an erase killed at any step ends erased or not begun, and the cer
   const first = await open(join(base, 'start'));
   const [patient, kept] = [await add(first), await add(first)];
   const keptKey = await first.current(kept);
+  await first.addStudy({ id: 'gone', title: 'gone', claim: 'expert', signals: 'all', dates: { rule: 'relative' }, attributes: [{}], k: 1, minCell: 1, onErasure: 'delete' });
+  await first.enrol('gone' as never, [patient, kept]);
+  const pseudonyms = await Promise.all([patient, kept].map(async (one) => (await first.memberships(one))[0]?.pseudonym as string));
   await first.close();
+  const stores = await openDuckDbStores({ folder: join(base, 'start', 'stores') });
+  const series = pseudonyms.map((pseudonym) => ({ ...seriesOf(1), study: 'gone', pseudonym }));
+  await stores.analytics.write(batchOf(series.map((one, offset) => ({ kind: 'numeric' as const, series: one, source: { partition: 0, offset }, timesUs: [1, 2], values: [60, 61] })), 0, 2));
+  await stores.close();
   const child = fileURLToPath(new URL('./erasures.child.js', import.meta.url));
   const ended: string[] = [];
   for (let point = 1; ; point++) {
     const dir = join(base, 'run');
-    cpSync(join(base, 'start'), dir, { recursive: true });
+    copyDataFolder(join(base, 'start'), dir);
     const { stdout, signal, stderr } = spawnSync(process.execPath, [child, dir, patient, String(point)], { encoding: 'utf8' });
     assert.ok(signal === 'SIGKILL' || stdout === 'done', stderr);
     const custodian = await open(dir);
     const [row] = await custodian.erasures.list();
     assert.ok(row !== undefined);
+    const opened = await openDuckDbStores({ folder: join(dir, 'stores') });
     const before = row.state;
     if (before !== 'done') assert.equal(row.certificate, null);
     await new Eraser({
       erasures: custodian.erasures, journal: silentJournal, audit: null, log: { status: async () => [], read: async () => [] },
+      bury: (tombstones) => opened.analytics.bury(tombstones),
       chunks: async () => 0, refresh: async () => undefined, forget: async () => undefined, checkpoint: async () => null,
     }).resume();
     const [after] = await custodian.erasures.list();
@@ -194,7 +242,11 @@ test('[ERASED] an erase killed at any step ends erased or not begun, and the cer
       assert.deepEqual([after?.state, key], ['done', null], `killed at point ${point}, found ${before}`);
       const certificate = verifyCertificate(after?.certificate ?? '', await custodian.erasures.publicKey());
       assert.equal(certificate.patient, patient);
+      assert.deepEqual(certificate.deleted, [{ study: 'gone', rows: 2, samples: 2 }], `killed at point ${point}`);
     }
+    const left = (await opened.analytics.analyticsCounts()).map(({ pseudonym, samples }) => `${pseudonym} ${samples}`);
+    assert.deepEqual(left, (before === 'requested' ? [...pseudonyms].sort() : pseudonyms.slice(1)).map((pseudonym) => `${pseudonym} 2`));
+    await opened.close();
     assert.deepEqual((await custodian.current(kept))?.secret, keptKey?.secret);
     assert.deepEqual(readdirSync(dir).filter((name) => name.startsWith('keystore')), ['keystore.json']);
     await custodian.close();

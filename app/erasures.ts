@@ -1,14 +1,36 @@
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../core/clock.js';
 import { SpamerError } from '../core/errors.js';
-import type { DeviceId, PatientId } from '../core/ids.js';
-import type { ErasureRow, ErasureRows, LegalHold, Person } from '../registry/erasures.js';
+import type { DeviceId, PatientId, Pseudonym, StudyId } from '../core/ids.js';
+import { limits } from '../core/limits.js';
+import { humanBehind, type Deleted, type ErasureRow, type ErasureRows, type LegalHold, type Person, type Tombstone } from '../registry/erasures.js';
 import { signCertificate, type Certificate } from '../security/certificate.js';
 import type { Keystore } from '../security/keystore.js';
 
 export interface ErasureSettings {
   /** Days after a patient's last measurement before which the record must be kept; 0: none. */
   readonly retentionDaysMin: number;
+  /** How long the log keeps what the stores have. */
+  readonly outputRetentionUs: number;
+}
+
+export interface ErasureParts {
+  readonly rows: ErasureRows;
+  readonly keystore: Keystore;
+  readonly clock: Clock;
+  readonly settings: ErasureSettings;
+  /** Drops what the owner of the keys keeps of a patient in memory. */
+  readonly forget: (patient: PatientId) => void;
+  /** Studies whose policy has the patient's rows deleted; a pseudonym that can be read no more is null. */
+  readonly toDelete: (patient: PatientId) => Promise<ReadonlyArray<{ readonly study: StudyId; readonly pseudonym: Pseudonym | null }>>;
+}
+
+/** What the stores deleted of one pseudonym, now or at an earlier try. */
+export interface Buried {
+  readonly study: string;
+  readonly pseudonym: string;
+  readonly rows: number;
+  readonly samples: number;
 }
 
 export type Unreadable = Certificate['unreadable'];
@@ -21,25 +43,23 @@ const approvers = new Set(['admin', 'compliance']);
  * Erasing a patient, step by step [ERASED]. Each step is durable before the next and does nothing when it was done already, so that a
  * start can go on after a kill anywhere:
  *
- *   requested ─ approve ─▶ approved ─ begin ─▶ begun ─ puncture ─▶ punctured ─ finish ─▶ done
+ *   requested ─ approve ─▶ approved ─ begin ─▶ begun ─ bury, deleted ─▶ begun ─ puncture ─▶ punctured ─ finish ─▶ done
  *
- * Up to `begun` nothing is lost. The keystore's rename within `puncture` destroys; from there on the patient is erased whatever happens,
+ * Up to `begun` nothing is lost. Rows of studies that have them deleted go first, while the patient's key still tells which they are: no
+ * record of that link is ever made, not even until a kill is got over (decision 0061). The keystore's rename within `puncture` destroys; from there on the patient is erased whatever happens,
  * and what remains is to remove what lies about and to say so. The certificate is signed last, when all of it is true.
  */
 export class Erasures {
   private readonly rows: ErasureRows;
   private readonly keystore: Keystore;
   private readonly clock: Clock;
-  private readonly settings: ErasureSettings;
-  private readonly forget: (patient: PatientId) => void;
+  private readonly parts: ErasureParts;
 
-  /** @param forget drops what the owner of the keys keeps of a patient in memory */
-  constructor(rows: ErasureRows, keystore: Keystore, clock: Clock, settings: ErasureSettings, forget: (patient: PatientId) => void) {
-    this.rows = rows;
-    this.keystore = keystore;
-    this.clock = clock;
-    this.settings = settings;
-    this.forget = forget;
+  constructor(parts: ErasureParts) {
+    this.rows = parts.rows;
+    this.keystore = parts.keystore;
+    this.clock = parts.clock;
+    this.parts = parts;
   }
 
   /** An older keystore that was put back would bring the erased back: what the registry knows as erased is punctured again. */
@@ -60,7 +80,7 @@ export class Erasures {
   async mayApprove(id: string, by: Person): Promise<ErasureRow> {
     const row = await this.rows.one(id);
     if (row.state !== 'requested') throw new SpamerError('conflict', 'the erasure is not waiting for approval');
-    const other = row.requestedBy.kind !== by.kind || row.requestedBy.id !== by.id;
+    const other = humanBehind(row.requestedBy) !== humanBehind(by);
     // Two people, one of them an administrator: compliance alone, or one person twice, erases nobody.
     if (!other || !approvers.has(by.role) || (by.role !== 'admin' && row.requestedBy.role !== 'admin')) {
       throw new SpamerError('forbidden', 'an erasure is approved by another person: two administrators, or an administrator and a compliance officer');
@@ -107,14 +127,42 @@ export class Erasures {
     return this.rows.one(id);
   }
 
-  /** The point of no return, and what follows from it in the registry. */
+  /** Pseudonyms whose rows the stores are to delete, for ever on record from now on; null: that is done. `deleted` follows. */
+  async bury(id: string): Promise<readonly Tombstone[] | null> {
+    const row = await this.rows.one(id);
+    if (row.state !== 'begun' || row.deleted !== null) return null;
+    const tombstones = (await this.parts.toDelete(row.patient)).flatMap(({ study, pseudonym }) => (pseudonym === null ? [] : [{ study, pseudonym }]));
+    if (tombstones.length > 0) await this.rows.bury(tombstones);
+    return tombstones;
+  }
+
+  /** The stores hold nothing more of what `bury` named. @throws SpamerError `internal` when they were not asked for all of it */
+  async deleted(id: string, buried: readonly Buried[]): Promise<void> {
+    const { patient } = await this.rows.one(id);
+    const counts = new Map(buried.map((one) => [`${one.study}/${one.pseudonym}`, one]));
+    const deleted = (await this.parts.toDelete(patient)).map(({ study, pseudonym }): Deleted => {
+      if (pseudonym === null) return { study, rows: null, samples: null };
+      const count = counts.get(`${study}/${pseudonym}`);
+      if (count === undefined) throw new SpamerError('internal', 'rows of an erased patient were not deleted', { where: study });
+      return { study, rows: count.rows, samples: count.samples };
+    });
+    await this.rows.noteDeleted(id, deleted);
+  }
+
+  /** A page of all that was ever buried, after one of them. */
+  async tombstones(after: Tombstone | null): Promise<readonly Tombstone[]> {
+    return this.rows.tombstones(after, limits.tombstonesPageMax);
+  }
+
+  /** The point of no return, and what follows from it in the registry. @throws SpamerError `conflict` while rows of studies are to be deleted */
   async puncture(id: string): Promise<ErasureRow> {
     const row = await this.rows.one(id);
     if (row.state !== 'begun') return row;
+    if (row.deleted === null) throw new SpamerError('conflict', 'rows of studies are still to be deleted');
     const after = await this.keystore.puncture([row.slot]);
-    this.forget(row.patient);
+    this.parts.forget(row.patient);
     await this.rows.clear(id, row.patient, after, this.clock.now());
-    this.forget(row.patient);
+    this.parts.forget(row.patient);
     return this.rows.one(id);
   }
 
@@ -122,15 +170,16 @@ export class Erasures {
   async finish(id: string, unreadable: Unreadable, auditCheckpoint: string | null): Promise<ErasureRow> {
     const row = await this.rows.one(id);
     if (row.state !== 'punctured') return row;
-    const { before, after, destroyed, approvedBy } = row;
+    const { before, after, deleted, destroyed, approvedBy } = row;
     const gone = this.keystore.wrapKey(row.slot) === null && (await this.rows.remains(row.patient)) === 0;
-    if (!gone || before === null || after === null || destroyed === null || approvedBy === null) throw new SpamerError('internal', 'an erasure is not complete, so there is no certificate');
+    if (!gone || before === null || after === null || deleted === null || destroyed === null || approvedBy === null) throw new SpamerError('internal', 'an erasure is not complete, so there is no certificate');
     const { dataKeys, identity, blindIndex, pseudonyms } = destroyed;
     const certificate: Certificate = {
       format: 1, erasure: id, patient: row.patient, requestedBy: row.requestedBy, approvedBy,
       erasedAt: new Date(this.clock.now() / 1000).toISOString(),
       keystore: { id: this.keystore.id, before, after },
       destroyed: { wrapKeys: 1, dataKeys, identity, blindIndex, pseudonyms },
+      deleted: [...deleted], logKeepsUntil: deleted.length === 0 ? null : this.logKeepsUntil(),
       unreadable, auditCheckpoint,
     };
     await this.rows.finish(id, signCertificate(certificate, this.keystore));
@@ -159,12 +208,17 @@ export class Erasures {
     return this.rows.holds(patient);
   }
 
+  /** When retention will have taken from the log what was on its way to the stores at the latest, as it is set now. */
+  private logKeepsUntil(): string {
+    return new Date((this.clock.now() + this.parts.settings.outputRetentionUs) / 1000).toISOString();
+  }
+
   private async unblocked(patient: PatientId): Promise<void> {
     const [hold] = await this.rows.holds(patient);
     if (hold !== undefined) throw new SpamerError('erasure_blocked', `a legal hold forbids it (reference ${hold.reference})`, { where: `hold ${hold.id}` });
-    if (this.settings.retentionDaysMin === 0) return;
+    if (this.parts.settings.retentionDaysMin === 0) return;
     const last = (await this.rows.lastMeasured(patient)) ?? this.clock.now();
-    const until = last + this.settings.retentionDaysMin * dayUs;
+    const until = last + this.parts.settings.retentionDaysMin * dayUs;
     if (until > this.clock.now()) throw new SpamerError('erasure_blocked', `the record must be kept until ${new Date(until / 1000).toISOString().slice(0, 10)}`, { where: 'erasure_retention_days_min' });
   }
 }

@@ -33,9 +33,14 @@ export function peopleOf(config: Config, people: Remote<People>): PeoplePort {
     signOutEverywhere: (user) => people.signOutEverywhere(user),
     changePassword: (user, session, change) => people.changePassword(user, session, change),
     addUser: (user) => people.addUser(user),
-    listUsers: () => people.listUsers(),
+    listUsers: (page) => people.listUsers(page),
     setUserState: (user, state) => people.setUserState(user, state),
     resetPassword: (user) => people.resetPassword(user),
+    beginSecondFactor: (user, proof) => people.beginSecondFactor(user, proof),
+    confirmSecondFactor: (user, session, proof) => people.confirmSecondFactor(user, session, proof),
+    secondFactorState: (user) => people.secondFactorState(user),
+    renewRecoveryCodes: (user, proof) => people.renewRecoveryCodes(user, proof),
+    resetSecondFactor: (user) => people.resetSecondFactor(user),
   };
 }
 

@@ -1,29 +1,34 @@
 import { systemClock } from '../core/clock.js';
-import type { Config } from '../core/config.js';
+import { certificateFiles, type Config } from '../core/config.js';
 import { micros, type PatientId } from '../core/ids.js';
 import { SpamerError } from '../core/errors.js';
 import type { Journal } from '../core/journal.js';
 import { limits } from '../core/limits.js';
+import type { DoorBook } from '../ingest/handshake.js';
 import { IngestServer, ingestDefaults } from '../ingest/server.js';
 import type { Writer } from '../log/log.js';
 import { ingestActions } from '../query/actions.js';
 import type { Decider } from '../query/ports.js';
 import type { DeviceEntry } from '../registry/records.js';
-import { Sealer } from '../security/envelope.js';
 import { tokenDevice, verifyDeviceToken } from '../security/tokens.js';
 import type { Custodian } from './custodian.js';
 import { openFilesMax, socketsMax } from './descriptors.js';
 import type { Remote } from './rpc.js';
 
+/** Who seals for whom; null: the patient's key is gone. `Sealers`, but where a benchmark asks what sealing costs. */
+export interface SealerSource {
+  of(patient: PatientId): Promise<{ seal(plain: Uint8Array, context: Uint8Array): Buffer } | null>;
+}
+
 /** The devices' door, with the custodian's registry and keys behind it. */
-export function startIngest(config: Config, writer: Writer, custodian: Pick<Remote<Custodian>, 'deviceEntry' | 'current'>, policy: Decider, journal: Journal): Promise<IngestServer> {
-  const { tls_cert_file: certFile, tls_key_file: keyFile } = config;
+export function startIngest(config: Config, writer: Writer, custodian: Pick<Remote<Custodian>, 'deviceEntry'>, sealers: SealerSource, policy: Decider, journal: Journal, book: DoorBook): Promise<IngestServer> {
   const sockets = socketsMax(openFilesMax());
   if (sockets < config.connections_max) journal.info('the limit of open files allows fewer device connections than connections_max', { count: sockets });
   return IngestServer.start({
     writer,
     journal,
     devices: custodian,
+    book,
     tokens: {
       verify: async (token) => {
         const entry = await custodian.deviceEntry(tokenDevice(token));
@@ -32,18 +37,15 @@ export function startIngest(config: Config, writer: Writer, custodian: Pick<Remo
         return { device, id: jtiHash.toString('hex'), expiresAtUs: expiresAt };
       },
     },
-    // A sealer is one session of nonces: this thread seals with it and no other does.
     sealFor: async (patient: PatientId) => {
-      const key = await custodian.current(patient);
-      if (key === null) return null;
-      const sealer = new Sealer({ ...key, secret: Buffer.from(key.secret) });
-      return (plain, context) => sealer.seal(plain, context);
+      const sealer = await sealers.of(patient);
+      return sealer === null ? null : (plain, context) => sealer.seal(plain, context);
     },
     settings: {
       ...ingestDefaults,
       host: config.ingest_host,
       port: config.ingest_port,
-      tls: certFile === undefined || keyFile === undefined ? null : { certFile, keyFile },
+      tls: certificateFiles(config).ingest,
       partitions: config.log_partitions,
       framesPerS: config.device_frames_per_s_max,
       bytesPerS: config.device_bytes_per_s_max,

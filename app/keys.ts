@@ -2,30 +2,28 @@ import { limits } from '../core/limits.js';
 import type { PatientId, StudyId } from '../core/ids.js';
 import { Vault, type DataKey as StageKey } from '../processors/vault.js';
 import type { Memberships } from '../processors/studies.js';
-import { envelopeKey, Opener, Sealer, type DataKey } from '../security/envelope.js';
+import { envelopeKey, Opener, type DataKey } from '../security/envelope.js';
 import type { Remote } from './rpc.js';
 import type { Custodian } from './custodian.js';
+import { Sealers } from './sealers.js';
 
 /** How long a thread may go on with a key before it asks again, so that a destroyed key dies everywhere. */
 const keyAgeMaxMs = 30_000;
 
 /** Structured clone turns a Buffer into a Uint8Array; the envelope wants the former. */
-function withBuffer(key: StageKey | null): DataKey | null {
-  return key === null ? null : { ...key, secret: Buffer.from(key.secret.buffer, key.secret.byteOffset, key.secret.byteLength) };
+function withBuffer(key: StageKey): DataKey {
+  return { ...key, secret: Buffer.from(key.secret.buffer, key.secret.byteOffset, key.secret.byteLength) };
 }
 
 /** Opening and sealing for one thread, with the custodian's keys. */
 export function vaultOf(custodian: Remote<Custodian>): Vault {
-  const keys = {
-    current: async (patient: PatientId) => withBuffer(await custodian.current(patient)),
-    get: async (patient: PatientId, epoch: number) => withBuffer(await custodian.get(patient, epoch)),
-  };
+  const sealers = new Sealers(custodian);
   const envelopes = {
     keyOf: envelopeKey,
-    sealer: (key: StageKey) => new Sealer(withBuffer(key) as DataKey),
-    opener: (key: StageKey) => new Opener(withBuffer(key) as DataKey),
+    sealer: (patient: PatientId) => sealers.of(patient),
+    opener: (key: StageKey) => new Opener(withBuffer(key)),
   };
-  return new Vault(keys, envelopes, { keysMax: limits.dataKeysCachedMax, keyAgeMaxMs });
+  return new Vault({ get: (patient, epoch) => custodian.get(patient, epoch) }, envelopes, { keysMax: limits.dataKeysCachedMax, keyAgeMaxMs });
 }
 
 /** Memberships as the anonymize stage wants them. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { analyticsBalanced, channelLine } from './ledger.js';
+import { channelLine, studyLines, type Burial } from './ledger.js';
 
 const drainedAndWhole = { accepted: 100, rejected: 10, settled: 60, held: 30, erased: 0, recorded: 90, recordRejected: 10, recordErased: 0 };
 
@@ -22,11 +22,26 @@ test('[LEDGER] while a branch lags, what it lacks is in flight', () => {
 
 test('[LEDGER] the analytics store must hold what was emitted, no more and, once drained, no less', () => {
   const emitted = new Map([['s/p/1', 5]]);
-  assert.equal(analyticsBalanced(emitted, new Map([['s/p/1', 5]]), true), true);
-  assert.equal(analyticsBalanced(emitted, new Map([['s/p/1', 4]]), true), false);
-  assert.equal(analyticsBalanced(emitted, new Map([['s/p/1', 4]]), false), true);
-  assert.equal(analyticsBalanced(emitted, new Map([['s/p/1', 6]]), false), false);
-  assert.equal(analyticsBalanced(emitted, new Map([['s/q/1', 1]]), false), false);
+  const balanced = (stored: ReadonlyMap<string, number>, drained: boolean): boolean => studyLines({ emitted, stored, buried: new Map() }, drained).every((line) => line.balanced);
+  assert.equal(balanced(new Map([['s/p/1', 5]]), true), true);
+  assert.equal(balanced(new Map([['s/p/1', 4]]), true), false);
+  assert.equal(balanced(new Map([['s/p/1', 4]]), false), true);
+  assert.equal(balanced(new Map([['s/p/1', 6]]), false), false);
+  assert.equal(balanced(new Map([['s/q/1', 1]]), false), false);
+});
+
+test('[LEDGER] [ERASED] all that was emitted of a buried pseudonym is erased, and a row of it that is stored is a fault, unless it is being deleted', () => {
+  const emitted = new Map([['s/p/1', 5], ['s/p/2', 7], ['s/q/1', 3], ['t/p/1', 2]]);
+  const lines = (stored: ReadonlyMap<string, number>, burial: Burial) => studyLines({ emitted, stored, buried: new Map([['s/p', burial]]) }, true);
+  const others = [['s/q/1', 3], ['t/p/1', 2]] as const;
+  assert.deepEqual(lines(new Map(others), 'gone'), [
+    { study: 's', emitted: 15, stored: 3, erased: 12, inFlight: 0, balanced: true }, { study: 't', emitted: 2, stored: 2, erased: 0, inFlight: 0, balanced: true },
+  ]);
+  const partly = new Map([...others, ['s/p/2', 4] as const]);
+  assert.deepEqual(lines(partly, 'gone').map(({ balanced }) => balanced), [false, true]);
+  assert.deepEqual(lines(partly, 'going')[0], { study: 's', emitted: 15, stored: 7, erased: 8, inFlight: 0, balanced: true });
+  assert.equal(lines(new Map([...others, ['s/p/2', 8] as const]), 'going')[0]?.balanced, false, 'more than was emitted');
+  assert.equal(lines(new Map([['t/p/1', 2]]), 'gone')[0]?.balanced, false, 'a burial excuses no other pseudonym');
 });
 
 test('[LEDGER] [ERASED] what either branch could not read is erased, once, whichever of them was ahead', () => {

@@ -1,3 +1,5 @@
+import type { LedgerStudy } from '../query/ports.js';
+
 /**
  * [LEDGER] accepted = stored + rejected + held + erased + in flight, in samples, per device and channel.
  *
@@ -78,10 +80,31 @@ export function withLost(line: ChannelLine, lost: Lost, drained: boolean): Chann
   return { ...line, rejected: line.rejected + samples, inFlight, balanced: line.balanced && (!drained || inFlight === 0) };
 }
 
-/** Whether the analytics store holds exactly what the anonymize stage emitted (at most that, while its sink lags), per study, pseudonym and signal. */
-export function analyticsBalanced(emitted: ReadonlyMap<string, number>, stored: ReadonlyMap<string, number>, drained: boolean): boolean {
-  for (const [channel, samples] of stored) if (samples > (emitted.get(channel) ?? 0)) return false;
-  if (!drained) return true;
-  for (const [channel, samples] of emitted) if (samples !== (stored.get(channel) ?? 0)) return false;
-  return true;
+/** Of a pseudonym whose patient is erased and whose study has the rows deleted: whether they are gone, or are being deleted. */
+export type Burial = 'gone' | 'going';
+
+export interface StudyFacts {
+  /** Samples by `study/pseudonym/code`: what the anonymize stage emitted, and what the analytics store holds. */
+  readonly emitted: ReadonlyMap<string, number>;
+  readonly stored: ReadonlyMap<string, number>;
+  /** By `study/pseudonym` [ERASED]. */
+  readonly buried: ReadonlyMap<string, Burial>;
+}
+
+/**
+ * emitted = stored + erased + in flight, in samples, per study. The store holds exactly what was emitted (at most that, while its sink lags),
+ * per pseudonym and signal, and nothing of a pseudonym that is buried: all that was emitted of it is erased.
+ */
+export function studyLines({ emitted, stored, buried }: StudyFacts, drained: boolean): LedgerStudy[] {
+  const lines = new Map<string, { study: string; emitted: number; stored: number; erased: number; inFlight: number; balanced: boolean }>();
+  for (const channel of new Set([...emitted.keys(), ...stored.keys()])) {
+    const [study = '', pseudonym = ''] = channel.split('/');
+    const line = lines.get(study) ?? { study, emitted: 0, stored: 0, erased: 0, inFlight: 0, balanced: true };
+    const [out, held, burial] = [emitted.get(channel) ?? 0, stored.get(channel) ?? 0, buried.get(`${study}/${pseudonym}`)];
+    const erased = burial === undefined ? 0 : out - held;
+    const inFlight = out - held - erased;
+    const whole = held <= out && (burial === 'gone' ? held === 0 : burial === 'going' || !drained || inFlight === 0);
+    lines.set(study, { study, emitted: line.emitted + out, stored: line.stored + held, erased: line.erased + erased, inFlight: line.inFlight + inFlight, balanced: line.balanced && whole });
+  }
+  return [...lines.values()].sort((a, b) => (a.study < b.study ? -1 : 1));
 }

@@ -10,6 +10,7 @@ import type { PasswordCost } from '../security/password.js';
 import type { Credentials } from '../security/people.js';
 import { Custodian } from './custodian.js';
 import { unkept } from '../security/trail.fixture.js';
+import { foldersAtRest, registryOf } from '../tests/registries.js';
 
 const clock: Clock & { at: number } = { at: 1_790_000_000_000_000, now: () => micros(clock.at), elapsedMs: () => clock.at / 1000 };
 const cheap: PasswordCost = { memoryKiB: 64, passes: 1, lanes: 1 };
@@ -17,7 +18,7 @@ const code = (expected: string) => (error: unknown): boolean => (error as { code
 const later = (seconds: number): void => void (clock.at += seconds * 1e6);
 
 async function opened(t: TestContext, cost = cheap, dir = mkdtempSync(join(tmpdir(), 'spamer-people-'))): Promise<{ custodian: Custodian; dir: string }> {
-  const custodian = await Custodian.open({ dir, audit: unkept, passphrase: 'correct horse', clock, scryptN: 1024, passwordCost: cost });
+  const custodian = await Custodian.open({ dir, postgres: registryOf(dir), audit: unkept, passphrase: 'correct horse', clock, scryptN: 1024, passwordCost: cost });
   t.after(async () => {
     await custodian.close().catch(() => undefined);
     rmSync(dir, { recursive: true, force: true });
@@ -48,7 +49,7 @@ test('people sign in', { timeout: 120_000 }, async (t) => {
 
   await t.test('an access token is the user with role and scope, for a quarter of an hour', async () => {
     const signedIn = await as(own);
-    assert.deepEqual(await custodian.verifyToken(signedIn.token), { role: 'clinician', subject: added.user, scope: { patients: ['11111111-1111-4111-8111-111111111111'] }, expiresAt: signedIn.expiresAt, session: signedIn.session });
+    assert.deepEqual(await custodian.verifyToken(signedIn.token), { role: 'clinician', subject: added.user, scope: { patients: ['11111111-1111-4111-8111-111111111111'] }, expiresAt: signedIn.expiresAt, session: signedIn.session, issuer: null, service: null });
     assert.equal(await custodian.verifyToken(signedIn.refreshToken), null, 'a refresh token opens nothing');
     later(limits.accessTokenS + 1);
     assert.equal(await custodian.verifyToken(signedIn.token), null);
@@ -140,14 +141,30 @@ test('people sign in', { timeout: 120_000 }, async (t) => {
     await assert.rejects(people.addUser({ login: 'ZYXOMIRA@ward', role: 'admin' }), code('conflict'));
     for (const bad of [{ login: '', role: 'admin' }, { login: 'a b', role: 'admin' }, { login: 'x'.repeat(65), role: 'admin' }, { login: 'fine', role: 'root' }]) await assert.rejects(people.addUser(bad), code('bad_request'));
     await assert.rejects(people.setUserState('99999999-9999-4999-8999-999999999999', 'disabled'), code('not_found'));
-    assert.deepEqual((await people.listUsers()).map(({ login, name, role, mustChangePassword }) => ({ login, name, role, mustChangePassword })), [{ login: 'zyxomira@ward', name: 'Quandlewick Vorpal', role: 'clinician', mustChangePassword: false }]);
+    assert.deepEqual((await people.listUsers({ limit: 10 })).users.map(({ login, name, role, mustChangePassword }) => ({ login, name, role, mustChangePassword })), [{ login: 'zyxomira@ward', name: 'Quandlewick Vorpal', role: 'clinician', mustChangePassword: false }]);
+  });
+
+  await t.test('users are listed by pages, each of them once', async () => {
+    const added = [];
+    for (const login of ['p1', 'p2', 'p3', 'p4']) added.push((await people.addUser({ login, role: 'patient' })).user);
+    const seen: string[] = [];
+    const pages: number[] = [];
+    for (let cursor: string | null | undefined; cursor !== null;) {
+      const page = await people.listUsers({ limit: 2, ...(cursor === undefined ? {} : { cursor }) });
+      seen.push(...page.users.map(({ user }) => user));
+      pages.push(page.users.length);
+      cursor = page.next;
+    }
+    assert.deepEqual([pages, new Set(seen).size], [[2, 2, 1], 5]);
+    assert.deepEqual([...seen].sort(), [added, await people.listUsers({ limit: 1 }).then(({ users }) => users.map(({ user }) => user))].flat().sort());
+    for (const cursor of ['x', '99999999-9999-4999-8999-999999999999']) await assert.rejects(people.listUsers({ limit: 2, cursor }), code('bad_request'));
   });
 
   await t.test('[SEALED] no login, name, password or token is at rest in the clear; a raised cost is taken up at the next sign-in', async () => {
     const signedIn = await as(own);
     await custodian.close();
     const needles = ['zyxomira@ward', 'Zyxomira', 'Quandlewick', own, added.password, signedIn.token, signedIn.refreshToken].map((text) => Buffer.from(text));
-    const files = readdirSync(dir, { withFileTypes: true, recursive: true }).filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+    const files = foldersAtRest(dir).flatMap((folder) => readdirSync(folder, { withFileTypes: true, recursive: true }).filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name)));
     assert.ok(files.some((file) => readFileSync(file).includes('$argon2id$v=19$m=64,t=1,p=1$')), 'the search finds what is there');
     for (const file of files) for (const needle of needles) assert.ok(!readFileSync(file).includes(needle), `${file}`);
     const raised = await opened(t, { memoryKiB: 128, passes: 1, lanes: 1 }, dir);
@@ -168,7 +185,7 @@ test('a refusal takes the same work whether the account is there, disabled, or n
   for (let round = 0; round < 25; round++) {
     for (const [login, times] of took) {
       const begun = performance.now();
-      await assert.rejects(people.signIn({ login, password: 'wrong', source: `${round}` }), { code: 'unauthenticated', message: 'login or password is wrong' });
+      await assert.rejects(people.signIn({ login, password: 'wrong', source: `${round}` }), { code: 'unauthenticated', message: 'login, password or code is wrong' });
       times.push(performance.now() - begun);
     }
   }

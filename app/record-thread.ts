@@ -4,8 +4,7 @@ import { openJournal } from '../core/journal.js';
 import { recordDefaults, RecordWork, type RecordStats } from '../processors/record-stage.js';
 import { Stage, stageDefaults, type LoopStats } from '../processors/stage.js';
 import type { Vault } from '../processors/vault.js';
-import type { Writer } from '../log/log.js';
-import type { LmdbLog } from '../log/lmdb.js';
+import type { Log, Writer } from '../log/log.js';
 import type { Custodian } from './custodian.js';
 import { vaultOf } from './keys.js';
 import { connect } from './rpc.js';
@@ -20,7 +19,7 @@ export interface RecordThread extends ThreadApi {
 
 const { config, ports } = threadData;
 const journal = openJournal('record', config.log_level);
-let log: LmdbLog;
+let log: Log;
 let writer: Writer;
 let vault: Vault;
 let work: RecordWork;
@@ -29,7 +28,7 @@ let stage: Stage;
 const api: RecordThread = {
   start: async () => {
     const custodian = connect<Custodian>(ports['custodian'] as NonNullable<(typeof ports)['custodian']>).api;
-    log = await openLog(config, journal);
+    log = await openLog(journal);
     writer = await log.writer('record');
     vault = vaultOf(custodian);
     const validate = { skewMaxUs: config.clock_skew_max_s * 1e6, ageMaxUs: null };

@@ -1,9 +1,8 @@
-import type { MessagePort, Worker } from 'node:worker_threads';
 import { errorShape, fromErrorShape, SpamerError, type ErrorShape } from '../core/errors.js';
 import { limits } from '../core/limits.js';
 
 /**
- * Calls between the threads of one process: `serve` offers an object's async methods on a port, `connect` makes an object
+ * Calls between threads, or processes: `serve` offers an object's async methods on a port, `connect` makes an object
  * that has them on the other side. Errors cross as their stable code. Calls in flight are bounded; when the other side
  * ends, what is in flight fails.
  */
@@ -14,21 +13,28 @@ interface Call {
 }
 type Reply = { readonly id: number; readonly value: unknown } | { readonly id: number; readonly error: ErrorShape };
 
-type Port = Pick<MessagePort | Worker, 'postMessage' | 'on' | 'off'>;
+/** One end of a line: a thread's port, a worker, another process. */
+export interface Port {
+  postMessage(message: unknown): void;
+  on(event: 'message' | 'close', listener: (message: unknown) => void): unknown;
+}
 type Method = (...args: unknown[]) => unknown;
 
 /** An object type whose methods all return promises; what can be called over a port. */
 export type Remote<Api> = { readonly [Name in keyof Api as Api[Name] extends (...args: never[]) => Promise<unknown> ? Name : never]: Api[Name] };
 
 export function serve(port: Port, api: object): void {
-  port.on('message', (call: Call) => {
-    void answer(port, api, call);
+  port.on('message', (message) => {
+    const call = message as Partial<Call>;
+    // Other things may be said on a line too.
+    if (call.method !== undefined) void answer(port, api, call as Call);
   });
 }
 
 async function answer(port: Port, api: object, call: Call): Promise<void> {
   let reply: Reply;
   try {
+    if (call.method === aliveCall) return port.postMessage({ id: call.id, value: undefined } satisfies Reply);
     const method: unknown = Reflect.get(api, call.method);
     if (typeof method !== 'function') throw new SpamerError('internal', 'no such method between threads', { where: call.method });
     reply = { id: call.id, value: await (method as Method).apply(api, [...call.args]) };
@@ -38,6 +44,9 @@ async function answer(port: Port, api: object, call: Call): Promise<void> {
   port.postMessage(reply);
 }
 
+/** Answered by every thread that serves, whatever it offers. */
+const aliveCall = '#alive';
+
 interface Waiting {
   resolve(value: unknown): void;
   reject(error: SpamerError): void;
@@ -45,6 +54,8 @@ interface Waiting {
 
 export interface Connection<Api> {
   readonly api: Remote<Api>;
+  /** Resolves when the other thread's loop turns. */
+  alive(): Promise<void>;
   /** Fails what is in flight and everything later. */
   disconnect(reason: string): void;
 }
@@ -53,7 +64,8 @@ export function connect<Api>(port: Port): Connection<Api> {
   const waiting = new Map<number, Waiting>();
   let lastId = 0;
   let gone: string | undefined;
-  port.on('message', (reply: Reply) => {
+  port.on('message', (message) => {
+    const reply = message as Reply;
     const call = waiting.get(reply.id);
     if (call === undefined) return;
     waiting.delete(reply.id);
@@ -78,5 +90,5 @@ export function connect<Api>(port: Port): Connection<Api> {
     // A promise looks for `then`; this object is none.
     get: (_target, name) => (typeof name === 'string' && name !== 'then' ? (...args: readonly unknown[]) => invoke(name, args) : undefined),
   });
-  return { api: api as Remote<Api>, disconnect };
+  return { api: api as Remote<Api>, alive: async () => void (await invoke(aliveCall, [])), disconnect };
 }

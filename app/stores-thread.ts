@@ -1,19 +1,21 @@
-import { join } from 'node:path';
 import { cautious, systemClock } from '../core/clock.js';
 import { faultOf, openJournal } from '../core/journal.js';
-import type { ConsumedOffset, Writer } from '../log/log.js';
-import type { LmdbLog } from '../log/lmdb.js';
+import type { ConsumedOffset, Log, Writer } from '../log/log.js';
 import { decodeAnalytics, type AnalyticsReads, type AnalyticsRecord } from '../sinks/analytics.js';
-import { openDuckDbStores, type Stores } from '../sinks/duckdb.js';
+import type { Stores } from '../sinks/duckdb.js';
 import { decodeChunk, type ChunkRecord, type PmrReads } from '../sinks/pmr.js';
 import type { SetAside } from '../sinks/store.js';
+import type { Buried, Tombstone } from '../sinks/tombstones.js';
 import { Sink, sinkDefaults, type SinkParts, type SinkStatus } from '../sinks/sink.js';
+import { batchingOf, openStores } from './stores.js';
 import type { ThreadApi } from './thread.js';
 import { offer, openLog, threadData } from './worker.js';
 
 /** The thread that owns the store files: all their writes and reads go through it (FACTS: two instances on one file see nothing of each other). */
 export interface StoresThread extends ThreadApi, AnalyticsReads, PmrReads {
   status(): Promise<readonly SinkStatus[]>;
+  /** Deletes what the analytics store holds of these pseudonyms, for ever. */
+  bury(tombstones: readonly Tombstone[]): Promise<readonly Buried[]>;
   /** Records that a store could not read and passed over, by position. */
   setAside(): Promise<readonly SetAside[]>;
   /** Milliseconds from receipt to queryable of the record stored last; null before the first. */
@@ -22,7 +24,7 @@ export interface StoresThread extends ThreadApi, AnalyticsReads, PmrReads {
 
 const { config } = threadData;
 const journal = openJournal('stores', config.log_level);
-let log: LmdbLog;
+let log: Log;
 let writer: Writer;
 let stores: Stores;
 let analytics: Sink<AnalyticsRecord>;
@@ -55,11 +57,12 @@ function sinkParts<Row>(name: string, store: SinkParts<Row>['store'], decode: Si
 
 const api: StoresThread = {
   start: async () => {
-    log = await openLog(config, journal);
+    log = await openLog(journal);
     writer = await log.writer('sinks');
-    stores = await openDuckDbStores({ folder: join(config.data_dir, 'stores'), analyticsMemoryMb: config.store_memory_mb, pmrMemoryMb: Math.max(64, config.store_memory_mb / 2) });
-    analytics = new Sink({ ...sinkDefaults, name: 'analytics', topic: 'vitals.anonymized', partitions: config.log_partitions }, sinkParts('analytics', stores.analytics, decodeAnalytics)).start();
-    pmr = new Sink({ ...sinkDefaults, name: 'pmr', topic: 'pmr.chunks', partitions: config.log_partitions }, sinkParts('pmr', stores.pmr, decodeChunk)).start();
+    stores = await openStores(config);
+    const settings = { ...sinkDefaults, ...batchingOf(config), partitions: config.log_partitions };
+    analytics = new Sink({ ...settings, name: 'analytics', topic: 'vitals.anonymized' }, sinkParts('analytics', stores.analytics, decodeAnalytics)).start();
+    pmr = new Sink({ ...settings, name: 'pmr', topic: 'pmr.chunks' }, sinkParts('pmr', stores.pmr, decodeChunk)).start();
     retention = setTimeout(() => void retain(), retainEveryMs);
   },
   stop: async () => {
@@ -72,6 +75,8 @@ const api: StoresThread = {
   freshness: async () => freshnessMs,
   status: async () => [analytics.status(), pmr.status()],
   setAside: async () => [...await stores.analytics.setAside(), ...await stores.pmr.setAside()],
+  bury: (tombstones) => stores.analytics.bury(tombstones),
+  buried: () => stores.analytics.buried(),
   analyticsCounts: () => stores.analytics.analyticsCounts(),
   analyticsTotals: () => stores.analytics.analyticsTotals(),
   datasets: () => stores.analytics.datasets(),

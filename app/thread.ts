@@ -2,6 +2,7 @@ import { MessageChannel, Worker, type MessagePort } from 'node:worker_threads';
 import type { Config } from '../core/config.js';
 import type { Part } from '../core/lifecycle.js';
 import { SpamerError } from '../core/errors.js';
+import { limits } from '../core/limits.js';
 import { connect, type Remote } from './rpc.js';
 
 /** What every worker thread is given when it starts. */
@@ -24,9 +25,10 @@ export interface Thread<Api extends ThreadApi> extends Part {
 
 /**
  * Starts a worker thread from a module of this folder and waits until it is ready.
- * @param onDeath called when the thread ends without having been asked: the program must then end, [DURABLE] makes that safe.
+ * @param onDeath called when the thread ends without having been asked, or its loop stands still for `silentMs`: the program must
+ * then end, [DURABLE] makes that safe.
  */
-export async function startThread<Api extends ThreadApi>(module: string, data: ThreadData, onDeath: (name: string, error: unknown) => void): Promise<Thread<Api>> {
+export async function startThread<Api extends ThreadApi>(module: string, data: ThreadData, onDeath: (name: string, error: unknown) => void, silentMs: number = limits.threadSilentMs): Promise<Thread<Api>> {
   const worker = new Worker(new URL(`./${module}.js`, import.meta.url), { name: module, workerData: data, transferList: Object.values(data.ports) });
   const connection = connect<Api>(worker);
   let asked = false;
@@ -46,6 +48,10 @@ export async function startThread<Api extends ThreadApi>(module: string, data: T
     await worker.terminate();
     throw error;
   }
+  const listening = listen(() => connection.alive(), silentMs, () => {
+    if (!asked) onDeath(module, new SpamerError('internal', `the ${module} thread does not answer`));
+  });
+  worker.once('exit', () => clearInterval(listening));
   const stop = async (): Promise<void> => {
     asked = true;
     try {
@@ -55,6 +61,23 @@ export async function startThread<Api extends ThreadApi>(module: string, data: T
     }
   };
   return { name: module, api: connection.api, stop };
+}
+
+/**
+ * A thread that runs out of memory inside a transaction doesn't end, and says nothing (see `exitNow`). Looks are counted, not time:
+ * a process that was stopped or a machine that slept gets only one for all that time.
+ */
+function listen(alive: () => Promise<void>, silentMs: number, onSilent: () => void): NodeJS.Timeout {
+  const looksUntilSilent = 24;
+  let [answered, looks] = [true, 0];
+  return setInterval(() => {
+    looks = answered ? 0 : looks + 1;
+    if (looks === looksUntilSilent) onSilent();
+    if (!answered) return;
+    answered = false;
+    // What ended is told by its exit.
+    alive().then(() => { answered = true; }, () => undefined);
+  }, silentMs / looksUntilSilent).unref();
 }
 
 /** A line between two threads: one end serves, the other calls. */

@@ -1,12 +1,10 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { SpamerError } from '../core/errors.js';
-import { openLmdbLog, type LmdbLog } from '../log/lmdb.js';
-import { join } from 'node:path';
-import type { Config } from '../core/config.js';
 import type { Journal } from '../core/journal.js';
+import type { Log } from '../log/log.js';
+import { openThreadLog } from './log.js';
 import { serve } from './rpc.js';
 import type { ThreadApi, ThreadData } from './thread.js';
-import { topics } from './topics.js';
 
 /** The inside of a worker thread: what it was given, and how it offers its API to the main thread. */
 export const threadData = workerData as ThreadData;
@@ -16,7 +14,7 @@ export function offer(api: ThreadApi): void {
   serve(parentPort, api);
 }
 
-/** The log as every thread opens it. */
-export function openLog(config: Config, journal: Journal): Promise<LmdbLog> {
-  return openLmdbLog({ dir: join(config.data_dir, 'log'), topics: topics(config), extraWriters: ['sinks'], logBytesMax: config.log_bytes_max, journal });
+/** The log as this thread opens it. */
+export function openLog(journal: Journal): Promise<Log> {
+  return openThreadLog(threadData.config, journal, threadData.ports['log']);
 }

@@ -1,13 +1,20 @@
 import { Command, InvalidArgumentError } from 'commander';
 import { loadConfig, type Config, type SettingName } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
+import { exitNow } from '../core/exit.js';
+import { patientId } from '../core/ids.js';
+import { parseInstant } from '../core/instant.js';
+import { Interrupt } from './interrupt.js';
 import { exitCodeOf, explain, openOutput, type Output } from './output.js';
+import { helpWithRequired, placeOnCommandLine } from './required.js';
 import { openServer, type Server } from './server.js';
 
 /** What every command gets. */
 export interface Context {
   readonly output: Output;
   readonly config: (overrides?: Partial<Record<SettingName, unknown>>) => Config;
+  /** Of a command that can be stopped in its midst: cli/interrupt.ts. */
+  readonly interrupt: Interrupt;
 }
 
 export interface CommonOptions {
@@ -22,6 +29,7 @@ export function command(name: string, summary: string, examples: readonly string
     .option('--json', 'one JSON value (or one a line) on standard output, nothing else there')
     .option('--verbose', 'show the stack of an error')
     .addHelpText('before', `Examples:\n${examples.map((example) => `  ${example}`).join('\n')}\n`)
+    .configureHelp(helpWithRequired)
     .showHelpAfterError('(--help shows examples)');
 }
 
@@ -30,7 +38,9 @@ export function action<Options extends CommonOptions>(tried: string, work: (cont
   return async (...given: unknown[]): Promise<void> => {
     const self = given.at(-1) as Command;
     const options = self.optsWithGlobals<Options>();
+    const interrupt = new Interrupt();
     const context: Context = {
+      interrupt,
       output: openOutput(options.json === true),
       config: (overrides) => loadConfig({ environment: process.env, cwd: process.cwd(), ...(overrides === undefined ? {} : { overrides }) }),
     };
@@ -38,9 +48,12 @@ export function action<Options extends CommonOptions>(tried: string, work: (cont
       const code = await work(context, options, self.args);
       process.exitCode = code ?? 0;
     } catch (error) {
-      process.stderr.write(`${explain(tried, error, options.verbose === true)}\n`);
+      if (interrupt.code !== null) process.stderr.write(`${tried}: stopped; nothing was left half done\n`);
+      else process.stderr.write(`${explain(tried, error, options.verbose === true, (where) => placeOnCommandLine(where, self))}\n`);
       process.exitCode = error instanceof SpamerError ? exitCodeOf(error.code) : 2;
     }
+    // What goes on in the background of a command that was stopped is not waited for.
+    if (interrupt.code !== null) exitNow(interrupt.code);
   };
 }
 
@@ -60,13 +73,18 @@ export function positive(text: string): number {
   return value;
 }
 
-const instant = /^(\d{4}-\d\d-\d\d)(?:(T\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?(Z|[+-]\d\d:\d\d))?$/i;
+/** A patient's internal id; several behind each other where the option takes several. */
+export function patientArgument(text: string): string {
+  if (patientId(text) === null) throw new InvalidArgumentError('must be the internal id, a UUID: `spamer patient list` shows them');
+  return text;
+}
+
+export const patientArguments = (text: string, before: readonly string[] | undefined): readonly string[] => [...(before ?? []), patientArgument(text)];
 
 /** Microseconds since 1970: of an RFC 3339 time, which says its zone, of a date (its midnight in UTC), or of a whole number of microseconds. */
 export function timeArgument(text: string): number {
-  if (/^-?\d{5,16}$/.test(text) && Number.isSafeInteger(Number(text))) return Number(text);
-  const [, date, time = 'T00:00:00', fraction = '', zone = 'Z'] = instant.exec(text) ?? [];
-  const wholeMs = Date.parse(`${date}${time}${zone}`);
-  if (Number.isNaN(wholeMs)) throw new InvalidArgumentError('must be a time with its zone, like 2026-01-31T12:00:00Z, a date, or whole microseconds since 1970');
-  return wholeMs * 1000 + Number(fraction.padEnd(6, '0'));
+  // Under five digits it is rather a year than microseconds of 1970.
+  const us = /^-?\d{1,4}$/.test(text) ? null : parseInstant(text);
+  if (us === null) throw new InvalidArgumentError('must be a time with its zone, like 2026-01-31T12:00:00Z, a date, or whole microseconds since 1970');
+  return us;
 }

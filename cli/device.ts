@@ -3,19 +3,39 @@ import type { Command } from 'commander';
 import type { Config } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
 import { generateDeviceKey, proveEnrolment, readKeyFile, signKeyReplacement, type DeviceKey } from '../device-emulator/key.js';
-import { action, command, positive, withServer, type CommonOptions } from './context.js';
-import { openServerAt, readRunning } from './server.js';
+import { action, command, patientArgument, positive, withServer, type CommonOptions } from './context.js';
+import { table } from './output.js';
+import { needsOneOf } from './required.js';
+import { everyRow, openServerAt, readRunning } from './server.js';
 
 /** Devices: enrolled here by an administrator, or from anywhere by a one-time code. */
 export function device(): Command {
-  const made = command('device', 'Devices.', ['spamer device code --help', 'spamer device enroll --help']);
-  for (const each of [code(), enroll(), replaceKey()]) made.addCommand(each);
+  const made = command('device', 'Devices.', ['spamer device list', 'spamer device code --help', 'spamer device enroll --help']);
+  for (const each of [list(), code(), enroll(), replaceKey()]) made.addCommand(each);
   return made;
+}
+
+interface DeviceRow {
+  readonly device: string;
+  readonly state: string;
+  readonly patient: string | null;
+  readonly connected: boolean;
+  readonly lastFrame: string | null;
+  readonly frames: number;
+}
+
+function list(): Command {
+  return command('list', 'List devices: their state, whom they measure, and when they last sent.', ['spamer device list', 'spamer device list --json'])
+    .action(action<CommonOptions>('device list', async ({ output, config }) => withServer(config(), async (server) => {
+      const devices = await everyRow<DeviceRow>(server, '/v1/devices', 'devices');
+      const rows = devices.map((row) => [row.device, row.state, row.connected ? 'connected' : 'away', String(row.frames), row.lastFrame ?? 'never', row.patient ?? '–']);
+      output.answer({ devices }, () => output.say(rows.length === 0 ? 'no device yet\nNext: spamer device enroll --help' : table(['device', 'state', 'now', 'frames', 'last frame', 'patient'], rows)));
+    })));
 }
 
 function code(): Command {
   return command('code', 'Make a one-time code by which a device enrols itself, from another machine too.', ['spamer device code --patient 3f0c…'])
-    .requiredOption('--patient <id>', 'whose data the device will measure')
+    .requiredOption('--patient <id>', 'whose data the device will measure', patientArgument)
     .option('--from <time>', 'binding begins (RFC 3339; default: when the device enrols)')
     .option('--minutes <minutes>', 'good for so long', positive, 60)
     .action(action<CommonOptions & { patient: string; from?: string; minutes: number }>('device code', async ({ output, config }, { patient, from, minutes }) => withServer(config(), async (server) => {
@@ -33,12 +53,12 @@ interface EnrollOptions extends CommonOptions {
 }
 
 function enroll(): Command {
-  return command('enroll', 'Make a key pair for a device and register its public half: here for a patient, or anywhere by a code.', ['spamer device enroll --patient 3f0c… --out bed-7.key.json', 'spamer device enroll --code abcd-efgh-jkmn --url https://spamer.example --out bed-7.key.json'])
+  const made = command('enroll', 'Make a key pair for a device and register its public half: here for a patient, or anywhere by a code.', ['spamer device enroll --patient 3f0c… --out bed-7.key.json', 'spamer device enroll --code abcd-efgh-jkmn --url https://spamer.example --out bed-7.key.json'])
     .requiredOption('--out <file>', 'where the key file goes (mode 0600; the private key never leaves it)')
-    .option('--patient <id>', 'whose data the device measures; needs an administrator\'s token')
+    .option('--patient <id>', 'whose data the device measures; needs an administrator\'s token', patientArgument)
     .option('--from <time>', 'binding begins (RFC 3339; default now)')
     .option('--code <code>', 'one-time code of `spamer device code`; needs no token')
-    .option('--url <url>', 'with --code: address of the server\'s HTTP API')
+    .option('--url <url>', 'address of the server\'s HTTP API (required with --code)')
     .action(action<EnrollOptions>('device enroll', async ({ output, config }, options) => {
       const { out } = options;
       // Before anything is registered: a code is good only once.
@@ -52,6 +72,7 @@ function enroll(): Command {
       }
       output.answer({ device: enrolled.device, keyFile: out }, () => output.say(`device ${enrolled.device}, key in ${out}\nNext: spamer emulate --key ${out} --synthetic`));
     }));
+  return needsOneOf(made, 'patient', 'code');
 }
 
 interface Enrolled {
@@ -60,7 +81,6 @@ interface Enrolled {
 }
 
 async function enrolHere(config: Config, { publicKey }: DeviceKey, { patient, from }: EnrollOptions): Promise<Enrolled> {
-  if (patient === undefined) throw new SpamerError('bad_request', 'give --patient, or --code with --url', { where: '--patient' });
   return withServer(config, async (server) => {
     const { device: id } = (await server.send('POST', '/v1/devices', { publicKey })) as { device: string };
     await server.send('POST', '/v1/bindings', { device: id, patient, from });

@@ -1,15 +1,20 @@
 import { accessSync, constants, mkdirSync, statfsSync, statSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import type { Command } from 'commander';
+import { readPair } from '../app/certificates.js';
 import { openFilesMax, socketsMax } from '../app/descriptors.js';
-import { redacted, type Config } from '../core/config.js';
+import { postgresOf, registryServer } from '../app/registry.js';
+import { listenFault } from '../app/preflight.js';
+import { certificateFiles, redacted, type Config } from '../core/config.js';
+import { toSpamerError } from '../core/errors.js';
 import { limits } from '../core/limits.js';
 import { action, command, type CommonOptions } from './context.js';
 import { readRunning } from './server.js';
 
 /** Below so many, the limit of open files is a fault of the machine's setup and not a size of the installation. */
 const connectionsWorthHaving = 1000;
+/** Days before its end from which a certificate is a finding. */
+const certificateDaysMin = 7;
 
 interface Finding {
   readonly check: string;
@@ -23,7 +28,7 @@ export function doctor(): Command {
   return command('doctor', 'Check configuration, disk, clock, ports and native parts, and say what to do.', ['spamer doctor', 'spamer doctor --json'])
     .action(action<CommonOptions>('doctor', async ({ output, config }) => {
       const settings = config();
-      const findings = [nodeVersion(), ...(await nativeParts()), dataFolder(settings), disk(settings), keyFileRights(settings), clock(), openFiles(settings), ...(await ports(settings))];
+      const findings = [nodeVersion(), ...(await nativeParts()), dataFolder(settings), disk(settings), keyFileRights(settings), clock(), openFiles(settings), ...certificates(settings), ...(await registry(settings)), ...(await log(settings)), ...(await ports(settings))];
       const good = findings.every((finding) => finding.good);
       output.answer({ good, findings, config: redacted(settings) }, () => {
         for (const { check, good: fine, found, remedy } of findings) output.say(`${fine ? 'ok  ' : 'FAIL'} ${check}: ${found}${fine || remedy === undefined ? '' : `\n     → ${remedy}`}`);
@@ -82,6 +87,50 @@ function keyFileRights(config: Config): Finding {
   return { check: 'rights of key files', good: wide.length === 0, found: wide.length === 0 ? 'owner only' : `${wide.join(', ')} can be read by others`, remedy: 'chmod 600 these files' };
 }
 
+async function registry(config: Config): Promise<Finding[]> {
+  const postgres = postgresOf(config);
+  if (postgres === undefined) return [];
+  try {
+    return [{ check: 'registry_url', good: true, found: await registryServer(postgres) }];
+  } catch (error) {
+    const { message, remedy } = toSpamerError(error, 'internal', 'the registry can\'t be asked');
+    return [{ check: 'registry_url', good: false, found: message, remedy }];
+  }
+}
+
+/** As `topics apply --check` asks; nothing is made. */
+async function log(config: Config): Promise<Finding[]> {
+  const check = 'kafka_brokers';
+  try {
+    const { applyConfiguredTopics, faultOfTopics, isOnKafka } = await import('../app/kafka.js');
+    if (!isOnKafka(config)) return [];
+    const { findings } = await applyConfiguredTopics(config, false);
+    const fault = faultOfTopics(findings);
+    if (fault === null) return [{ check, good: true, found: `answer; ${findings.length} topics have the partitions and replicas that are declared` }];
+    return [{ check, good: false, found: `${fault.message}${fault.where === undefined ? '' : ` (${fault.where})`}`, remedy: 'spamer topics apply, where topics are missing' }];
+  } catch (error) {
+    const { message, remedy } = toSpamerError(error, 'internal', 'the brokers can\'t be asked');
+    return [{ check, good: false, found: message, remedy }];
+  }
+}
+
+function certificates(config: Config): Finding[] {
+  const { ingest, http } = certificateFiles(config);
+  const files = new Map([ingest, http].flatMap((each) => (each === null ? [] : [[each.certFile, each] as const])));
+  return [...files.values()].map((each) => {
+    const check = 'TLS certificate';
+    const remedy = 'renew it: write certificate and key over these files, the running program takes them';
+    try {
+      const { from, until } = readPair(each);
+      const days = Math.floor((until - Date.now()) / 86_400_000);
+      const found = `${each.certFile} ${from > Date.now() ? 'is not valid yet' : days < 0 ? 'has expired' : `is valid for ${days} more days`}`;
+      return { check, good: from <= Date.now() && days >= certificateDaysMin, found, remedy };
+    } catch (error) {
+      return { check, good: false, found: toSpamerError(error, 'internal', 'it cannot be read').message, remedy: 'name readable PEM files that fit each other' };
+    }
+  });
+}
+
 function clock(): Finding {
   const year = new Date().getUTCFullYear();
   return { check: 'clock', good: year >= 2025 && year < 2100, found: new Date().toISOString(), remedy: 'set the clock; devices are judged by it' };
@@ -102,15 +151,7 @@ async function ports(config: Config): Promise<Finding[]> {
   if (running !== null) return [{ check: 'ports', good: true, found: `held by the running server (${running.http}, ${running.ingest ?? 'no device port'})` }];
   const wanted = [['http_port', config.http_host, config.http_port], ['ingest_port', config.ingest_host, config.ingest_port]] as const;
   return Promise.all(wanted.map(async ([name, host, number]) => {
-    const free = await canListen(host, number);
+    const free = (await listenFault(host, number)) === null;
     return { check: name, good: free, found: `${host}:${number} ${free ? 'is free' : 'is taken'}`, remedy: `stop what listens there, or set SPAMER_${name.toUpperCase()}` };
   }));
-}
-
-function canListen(host: string, port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const server = createServer();
-    server.once('error', () => resolve(false));
-    server.listen(port, host, () => server.close(() => resolve(true)));
-  });
 }

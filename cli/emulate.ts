@@ -1,4 +1,3 @@
-import { SingleBar } from 'cli-progress';
 import { InvalidArgumentError, type Command } from 'commander';
 import { SpamerError } from '../core/errors.js';
 import { runDevice, runFleet, type DeviceOptions, type DeviceSummary } from '../device-emulator/device.js';
@@ -11,7 +10,9 @@ import { synthetic } from '../device-emulator/synthetic.js';
 import { withoutReadings } from '../device-emulator/missing.js';
 import { openVital } from '../device-emulator/vital.js';
 import { openWfdb } from '../device-emulator/wfdb.js';
-import { action, command, positive, type CommonOptions } from './context.js';
+import { action, command, positive, timeArgument, type CommonOptions } from './context.js';
+import { openProgress, type Progress } from './progress.js';
+import { needsOneOf } from './required.js';
 
 interface EmulateOptions extends CommonOptions {
   readonly url?: string;
@@ -29,7 +30,8 @@ interface EmulateOptions extends CommonOptions {
   readonly seconds?: number;
   readonly speed: number | 'max';
   readonly frame: number;
-  readonly start?: string;
+  /** Microseconds since 1970. */
+  readonly start?: number;
   readonly buffer?: string;
   readonly fault?: FaultOptions;
 }
@@ -59,7 +61,7 @@ function faultsOf(text: string): FaultOptions {
 
 /** `spamer emulate`: devices as real ones behave; speaks only the wire. */
 export function emulate(): Command {
-  return command('emulate', 'Play a recording, or synthetic signals, as a device.', [
+  const made = command('emulate', 'Play a recording, or synthetic signals, as a device.', [
     'spamer emulate --key bed-7.key.json --synthetic',
     'spamer emulate --key bed-7.key.json --wfdb ../shared/data/wfdb/100 --speed max',
     'spamer emulate --key watch.json --csv ../shared/data/wearable/flirt-garmin/data.csv --speed max',
@@ -80,28 +82,38 @@ export function emulate(): Command {
     .option('--seconds <n>', 'length of the synthetic signals; default: until stopped', positive)
     .option('--speed <n|max>', 'times real time, or as fast as acknowledged', speedOf, 1)
     .option('--frame <seconds>', 'length of one frame', positive, 1)
-    .option('--start <time>', 'time of the first sample (RFC 3339)')
+    .option('--start <time>', 'time of the first sample (RFC 3339 with its zone, a date, or microseconds)', timeArgument)
     .option('--buffer <dir>', 'offline buffer on disk')
     .option('--fault <json>', 'faults on demand, e.g. {"drop":0.01,"duplicate":0.05}', faultsOf)
-    .action(action<EmulateOptions>('emulate', async ({ output }, options) => {
+    .action(action<EmulateOptions>('emulate', async ({ output, interrupt: { signal } }, options) => {
       const source = await openSource(options);
       for (const warning of source.warnings) output.note(`${source.name}: ${warning}`);
-      const stop = new AbortController();
-      process.once('SIGINT', () => stop.abort());
-      process.once('SIGTERM', () => stop.abort());
-      const devices = await Promise.all(options.key.map((file) => deviceOptions(file, source, options, stop.signal)));
-      const bar = progress(source, devices.length, output.json);
-      for (const device of devices) Object.assign(device, { onEvent: bar.onEvent });
+      const devices = await Promise.all(options.key.map((file) => deviceOptions(file, source, options, signal)));
+      const total = source.durationUs === null ? null : Math.ceil(source.durationUs / 1e6 / options.frame) * devices.length;
       const failures: unknown[] = [];
-      const summaries = devices.length === 1 ? [await runDevice(devices[0] as DeviceOptions)] : await runFleet(devices, (_device, error) => failures.push(error));
-      bar.stop();
-      output.answer({ devices: summaries, failed: failures.length }, () => {
+      const summaries = await played(devices, openProgress(output, 'frames', total), (error) => failures.push(error));
+      output.answer({ devices: summaries, failed: failures.length, stopped: signal.aborted }, () => {
         for (const summary of summaries) output.say(describe(summary));
-        if (stop.signal.aborted) output.say('stopped; what was not acknowledged is in the buffer folder, if one was given');
+        if (signal.aborted && summaries.some(({ waiting }) => waiting > 0)) output.say(leftWith(options.buffer));
       });
       if (failures.length > 0) throw failures[0];
     }));
+  return needsOneOf(made, 'wfdb', 'edf', 'vital', 'csv', 'synthetic');
 }
+
+/** By frames acknowledged. */
+async function played(devices: readonly DeviceOptions[], progress: Progress, onFailure: (error: unknown) => void): Promise<DeviceSummary[]> {
+  const watched = devices.map((device): DeviceOptions => ({ ...device, onEvent: (note) => { if (note.kind === 'acked') progress.add(note.frames); } }));
+  try {
+    const [only] = watched;
+    return only !== undefined && watched.length === 1 ? [await runDevice(only)] : await runFleet(watched, (_device, error) => onFailure(error));
+  } finally {
+    progress.stop();
+  }
+}
+
+const leftWith = (buffer: string | undefined): string =>
+  buffer === undefined ? 'stopped; what was not acknowledged is gone: --buffer <dir> keeps it' : `stopped; what was not acknowledged is in ${buffer}, and is sent by the same command`;
 
 const describe = ({ frames, samples, waiting, dropped }: DeviceSummary): string => `${frames} frames, ${samples} samples sent; ${waiting} not acknowledged, ${dropped} dropped`;
 
@@ -112,7 +124,7 @@ async function deviceOptions(file: string, source: Source, options: EmulateOptio
   return {
     url, deviceId: key.device, privateKey: key.privateKey, source, speed: options.speed, frameSeconds: options.frame, signal,
     ...(options.ca === undefined ? {} : { ca: await readAuthority(options.ca) }),
-    ...(options.start === undefined ? {} : { startUs: Date.parse(options.start) * 1000 }),
+    ...(options.start === undefined ? {} : { startUs: options.start }),
     ...(options.buffer === undefined ? {} : { bufferDir: options.buffer }),
     ...(options.fault === undefined ? {} : { faults: options.fault }),
   };
@@ -127,20 +139,11 @@ async function openWhole(options: EmulateOptions): Promise<Source> {
   if (options.edf !== undefined) return openEdf(options.edf);
   if (options.vital !== undefined) return openVital(options.vital);
   if (options.csv !== undefined) return openTable(options.csv, options.mapping, { person: options.person ?? 1 });
-  if (options.synthetic === true) return bounded(synthetic({ seed: options.seed }), options.seconds);
-  throw new SpamerError('bad_request', 'give one of --wfdb, --edf, --vital, --csv, --synthetic');
+  return bounded(synthetic({ seed: options.seed }), options.seconds);
 }
 
 function bounded(source: Source, seconds: number | undefined): Source {
   if (seconds === undefined) return source;
   const durationUs = Math.round(seconds * 1e6);
   return { ...source, durationUs, read: async (fromUs, toUs) => (fromUs >= durationUs ? [] : source.read(fromUs, Math.min(toUs, durationUs))) };
-}
-
-/** Progress by frames acknowledged, on a terminal only. */
-function progress(source: Source, devices: number, json: boolean): { readonly onEvent: NonNullable<DeviceOptions['onEvent']>; stop(): void } {
-  if (json || !process.stderr.isTTY || source.durationUs === null) return { onEvent: () => undefined, stop: () => undefined };
-  const bar = new SingleBar({ format: '{bar} {percentage}% | {value}/{total} frames | {eta_formatted} left', stream: process.stderr });
-  bar.start(Math.ceil((source.durationUs / 1e6) * devices), 0);
-  return { onEvent: (note) => { if (note.kind === 'acked') bar.update(note.seq); }, stop: () => bar.stop() };
 }

@@ -2,9 +2,10 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { SpamerError } from '../core/errors.js';
-import { verifyCertificate } from '../security/certificate.js';
-import { action, command, positive, withServer, type CommonOptions } from './context.js';
-import { table } from './output.js';
+import { verifyCertificate, type Certificate } from '../security/certificate.js';
+import { action, command, patientArgument, positive, withServer, type CommonOptions } from './context.js';
+import { table, type Output } from './output.js';
+import { openProgress } from './progress.js';
 import type { Server } from './server.js';
 
 interface Erasure { readonly erasure: string; readonly patient: string; readonly state: string; readonly requestedAt: string; readonly certificate: string | null }
@@ -12,7 +13,7 @@ interface Erasure { readonly erasure: string; readonly patient: string; readonly
 /** `spamer patient erase`: the first of the two people. */
 export function patientErase(): Command {
   return command('erase', 'Ask for the erasure of a patient; another person has to approve it.', ['spamer patient erase --patient 3f0c…', 'SPAMER_TOKEN=… spamer erasure approve 91ab… --out erasure.jws'])
-    .requiredOption('--patient <id>', 'whose keys are to be destroyed, for ever and in every backup')
+    .requiredOption('--patient <id>', 'whose keys are to be destroyed, for ever and in every backup', patientArgument)
     .action(action<CommonOptions & { patient: string }>('patient erase', async ({ output, config }, options) => withServer(config(), async (server) => {
       const asked = (await server.send('POST', '/v1/erasures', { patient: options.patient })) as Erasure;
       output.answer(asked, () => output.say(`erasure ${asked.erasure} waits for another person\nNext: SPAMER_TOKEN=<theirs> spamer erasure approve ${asked.erasure} --out erasure.jws`));
@@ -21,7 +22,7 @@ export function patientErase(): Command {
 
 export function patientHold(): Command {
   return command('hold', 'Place a legal hold on a patient\'s record, or release one.', ['spamer patient hold --patient 3f0c… --reference CASE-7', 'spamer patient hold --patient 3f0c… --release 77de…'])
-    .requiredOption('--patient <id>')
+    .requiredOption('--patient <id>', 'whose record', patientArgument)
     .option('--reference <text>', 'of the case; no person\'s name')
     .option('--release <hold>', 'the hold to release')
     .action(action<CommonOptions & { patient: string; reference?: string; release?: string }>('patient hold', async ({ output, config }, options) => withServer(config(), async (server) => {
@@ -43,22 +44,37 @@ function approve(): Command {
     .argument('<erasure>')
     .option('--out <file>', 'where the signed certificate goes')
     .option('--wait <seconds>', 'for the erasure to be done', positive, 600)
-    .action(action<CommonOptions & { out?: string; wait: number }>('erasure approve', async ({ output, config }, options, [id]) => withServer(config(), async (server) => {
+    .action(action<CommonOptions & { out?: string; wait: number }>('erasure approve', async ({ output, config, interrupt: { signal } }, options, [id]) => withServer(config(), async (server) => {
       const path = `/v1/erasures/${encodeURIComponent(id ?? '')}`;
       await server.send('POST', `${path}/approve`, {});
-      const done = await finished(server, path, options.wait);
+      const done = await finished(server, path, options.wait, output, signal).catch((error: unknown) => {
+        // It was approved: that is not taken back by not waiting for it.
+        if (signal.aborted) output.note('the erasure goes on; look again with spamer erasure list');
+        throw error;
+      });
       if (done.certificate === null) throw new SpamerError('unreachable', `the erasure is ${done.state} and goes on; look again with spamer erasure list`);
       if (options.out !== undefined) writeFileSync(options.out, `${done.certificate}\n`);
       output.answer(done, () => output.say(`erased\n${options.out === undefined ? done.certificate ?? '' : `certificate in ${options.out}`}`));
     })));
 }
 
-async function finished(server: Server, path: string, seconds: number): Promise<Erasure> {
+/** States of an erasure that was approved, in their order. */
+const steps = ['approved', 'begun', 'punctured', 'done'];
+
+async function finished(server: Server, path: string, seconds: number, output: Output, signal: AbortSignal): Promise<Erasure> {
   const until = Date.now() + seconds * 1000;
-  for (;;) {
-    const row = (await server.json(path)) as Erasure;
-    if (row.state === 'done' || Date.now() > until) return row;
-    await sleep(200);
+  const progress = openProgress(output, 'steps', steps.length - 1);
+  try {
+    for (let before = 0; ;) {
+      const row = (await server.json(path, signal)) as Erasure;
+      const step = Math.max(before, steps.indexOf(row.state));
+      progress.add(step - before);
+      before = step;
+      if (row.state === 'done' || Date.now() > until) return row;
+      await sleep(200, undefined, { signal });
+    }
+  } finally {
+    progress.stop();
   }
 }
 
@@ -99,7 +115,7 @@ function verify(): Command {
       try {
         const certificate = verifyCertificate(text, jwk);
         const { before, after } = certificate.keystore;
-        output.answer({ valid: true, certificate }, () => output.say(`valid: patient ${certificate.patient} was erased at ${certificate.erasedAt}; keystore version ${before.number} became ${after.number} (${after.hash})\n${JSON.stringify({ ...certificate.destroyed, ...certificate.unreadable })}`));
+        output.answer({ valid: true, certificate }, () => output.say(`valid: patient ${certificate.patient} was erased at ${certificate.erasedAt}; keystore version ${before.number} became ${after.number} (${after.hash})\n${JSON.stringify({ ...certificate.destroyed, ...certificate.unreadable })}${deletedRows(certificate)}`));
         return 0;
       } catch (error) {
         if (!(error instanceof SpamerError) || error.code !== 'certificate_invalid') throw error;
@@ -107,6 +123,14 @@ function verify(): Command {
         return 1;
       }
     }));
+}
+
+/** A line for each study that had the rows deleted. */
+function deletedRows({ deleted, logKeepsUntil }: Certificate): string {
+  const lines = (deleted ?? []).map(({ study, rows, samples }) => (rows === null
+    ? `study ${study}: nothing led to the pseudonym any more, so no rows were deleted`
+    : `study ${study}: ${rows} rows with ${samples} samples deleted; the log may keep copies until ${logKeepsUntil ?? 'retention takes them'}`));
+  return lines.map((line) => `\n${line}`).join('');
 }
 
 function read(file: string): string {

@@ -6,6 +6,14 @@ import { commands } from './commands.js';
 // Whatever is written, by the stores and the registry's database too, is for this user only.
 process.umask(0o077);
 
+// `| head -1`: whoever read has seen enough. That is no fault, and what this process holds is safe by [DURABLE].
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(process.exitCode ?? 0);
+    throw error;
+  });
+}
+
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
 
 const spamer = new Command('spamer')

@@ -49,12 +49,13 @@ export function exitCodeOf(code: ErrorCode): number {
   return 2;
 }
 
-export function explain(tried: string, error: unknown, verbose: boolean): string {
+/** @param placed says where as the user would */
+export function explain(tried: string, error: unknown, verbose: boolean, placed: (where: string) => string = (where) => where): string {
   if (!(error instanceof SpamerError)) {
     const name = error instanceof Error ? error.message : String(error);
     return `${tried}: ${name} [internal]${verbose && error instanceof Error ? `\n${error.stack ?? ''}` : ''}`;
   }
-  const where = error.where === undefined ? '' : ` (${error.where})`;
+  const where = error.where === undefined ? '' : ` (${placed(error.where)})`;
   const stack = verbose ? `\n${error.stack ?? ''}` : '';
   return `${tried}: ${error.message}${where}. ${error.remedy} [${error.code}]${stack}`;
 }

@@ -1,9 +1,11 @@
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { SpamerError } from '../core/errors.js';
-import { action, command, positive, withServer, type CommonOptions } from './context.js';
+import { action, command, patientArguments, positive, withServer, type CommonOptions } from './context.js';
 import { device } from './device.js';
 import { patientErase, patientHold } from './erasure.js';
+import { table } from './output.js';
+import { everyRow } from './server.js';
 
 /** Commands that change the registry: patients, devices, studies, tokens. */
 export function registryCommands(): Command[] {
@@ -17,6 +19,20 @@ interface PatientOptions extends CommonOptions {
   readonly sex: string;
   readonly zip?: string;
   readonly study?: string[];
+}
+
+interface PatientRow {
+  readonly patient: string;
+  readonly label: string;
+  readonly devices: readonly string[];
+}
+
+interface StudyRow {
+  readonly study: string;
+  readonly title: string;
+  readonly k: number;
+  readonly minCell: number;
+  readonly attributes: readonly string[];
 }
 
 function patient(): Command {
@@ -33,7 +49,13 @@ function patient(): Command {
       for (const id of options.study ?? []) await server.send('POST', `/v1/studies/${encodeURIComponent(id)}/members`, { patient: added.patient });
       output.answer(added, () => output.say(`patient ${added.patient}\nNext: spamer device enroll --patient ${added.patient} --out device.key.json`));
     })));
-  return command('patient', 'Patients.', ['spamer patient add --help']).addCommand(add).addCommand(patientErase()).addCommand(patientHold());
+  const list = command('list', 'List patients by their internal ids, in the order in which they came; names stay sealed.', ['spamer patient list', 'spamer patient list --json'])
+    .action(action<CommonOptions>('patient list', async ({ output, config }) => withServer(config(), async (server) => {
+      const patients = await everyRow<PatientRow>(server, '/v1/patients', 'patients');
+      const rows = patients.map((row) => [row.patient, row.label, row.devices.join(' ')]);
+      output.answer({ patients }, () => output.say(rows.length === 0 ? 'no patient yet\nNext: spamer patient add --help' : table(['patient', 'shown as', 'devices'], rows)));
+    })));
+  return command('patient', 'Patients.', ['spamer patient add --help', 'spamer patient list']).addCommand(add).addCommand(list).addCommand(patientErase()).addCommand(patientHold());
 }
 
 function study(): Command {
@@ -49,12 +71,18 @@ function study(): Command {
     }));
   const enrol = command('enrol', 'Put patients into a study\'s cohort.', ['spamer study enrol sepsis-1 --patient 3f0c…'])
     .argument('<study>')
-    .requiredOption('--patient <id...>', 'patients')
+    .requiredOption('--patient <id...>', 'patients', patientArguments)
     .action(action<CommonOptions & { patient: string[] }>('study enrol', async ({ output, config }, options, [id]) => withServer(config(), async (server) => {
       for (const patient of options.patient) await server.send('POST', `/v1/studies/${encodeURIComponent(id ?? '')}/members`, { patient });
       output.answer({ enrolled: options.patient.length }, () => output.say(`${options.patient.length} enrolled`));
     })));
-  return command('study', 'Studies and their cohorts.', ['spamer study add --help']).addCommand(add).addCommand(enrol);
+  const list = command('list', 'List studies and their terms.', ['spamer study list', 'spamer study list --json'])
+    .action(action<CommonOptions>('study list', async ({ output, config }) => withServer(config(), async (server) => {
+      const studies = await everyRow<StudyRow>(server, '/v1/studies', 'studies');
+      const rows = studies.map((row) => [row.study, String(row.k), String(row.minCell), row.attributes.join(' ') || '–', row.title]);
+      output.answer({ studies }, () => output.say(rows.length === 0 ? 'no study yet\nNext: spamer study add --help' : table(['study', 'k', 'smallest cell', 'attributes', 'title'], rows)));
+    })));
+  return command('study', 'Studies and their cohorts.', ['spamer study add --help', 'spamer study list']).addCommand(add).addCommand(list).addCommand(enrol);
 }
 
 function token(): Command {

@@ -1,6 +1,7 @@
-import { existsSync, writeFileSync, rmSync } from 'node:fs';
+import { existsSync, renameSync, writeFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
+import { exitNow } from '../core/exit.js';
 import { openJournal } from '../core/journal.js';
 import { stopOnSignals } from '../core/lifecycle.js';
 import type { Config, SettingName } from '../core/config.js';
@@ -8,6 +9,8 @@ import type { Program } from '../app/main.js';
 import { action, command, type CommonOptions, type Context } from './context.js';
 
 const drainMs = 10_000;
+/** After a thread's death: what is left may never stop by itself, and nothing is taken until the next start. */
+const failedMs = 3000;
 
 interface RunOptions extends CommonOptions {
   readonly dataDir?: string;
@@ -69,7 +72,8 @@ async function begin(config: Config, demoMode: boolean): Promise<Program> {
 
 function serveUntilStopped(program: Program, config: Config, stopFirst: () => Promise<void>): void {
   const runFile = join(config.data_dir, 'run.json');
-  writeFileSync(runFile, JSON.stringify({ pid: process.pid, http: program.http, ingest: program.ingest }));
+  note(runFile, program, []);
+  program.certificate?.onChange((fingerprints) => note(runFile, program, fingerprints));
   const stop = async (): Promise<void> => {
     await stopFirst();
     await program.stop();
@@ -77,10 +81,15 @@ function serveUntilStopped(program: Program, config: Config, stopFirst: () => Pr
   };
   stopOnSignals(stop, drainMs, program.journal);
   void program.failed.then(() => {
-    // A part died: what is left may never stop by itself.
-    setTimeout(() => process.exit(1), drainMs);
-    return stop().finally(() => process.exit(1));
+    setTimeout(() => exitNow(1), failedMs);
+    return stop().finally(() => exitNow(1));
   });
+}
+
+/** Where commands find this program, and by what they know its certificate. Whole at every moment: half a note reads as none. */
+function note(file: string, { http, ingest }: Program, certificates: readonly string[]): void {
+  writeFileSync(`${file}.new`, JSON.stringify({ pid: process.pid, http, ingest, certificates }), { mode: 0o600 });
+  renameSync(`${file}.new`, file);
 }
 
 function announce(context: Context, program: Program, text: string): void {

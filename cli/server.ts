@@ -2,15 +2,16 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Config } from '../core/config.js';
+import { publicAddress, type Config } from '../core/config.js';
 import { SpamerError, verdicts, type ErrorCode } from '../core/errors.js';
 import { silentJournal } from '../core/journal.js';
+import { pinnedFetch, type Asked } from './pinned.js';
 
 /** One API for every command: the running server's, or, when none runs on this data folder, one of our own for the moment. */
 export interface Server {
-  get(path: string): Promise<Response>;
+  get(path: string, signal?: AbortSignal): Promise<Response>;
   send(method: 'POST' | 'PUT' | 'DELETE', path: string, body: unknown): Promise<unknown>;
-  json(path: string): Promise<unknown>;
+  json(path: string, signal?: AbortSignal): Promise<unknown>;
   /** The same server, asked by another. */
   as(token: string): Server;
   close(): Promise<void>;
@@ -20,13 +21,15 @@ export interface Running {
   readonly pid: number;
   readonly http: string;
   readonly ingest: string | null;
+  /** SHA-256 of the certificates that the HTTP side may show, hexadecimal with colons; none when it is in the clear. */
+  readonly certificates: readonly string[];
 }
 
 export function readRunning(dataDir: string): Running | null {
   try {
-    const running = JSON.parse(readFileSync(join(dataDir, 'run.json'), 'utf8')) as Running;
+    const running = JSON.parse(readFileSync(join(dataDir, 'run.json'), 'utf8')) as Omit<Running, 'certificates'> & Partial<Running>;
     process.kill(running.pid, 0);
-    return running;
+    return { ...running, certificates: running.certificates ?? [] };
   } catch {
     return null;
   }
@@ -34,18 +37,41 @@ export function readRunning(dataDir: string): Running | null {
 
 export async function openServer(config: Config): Promise<Server> {
   const environmentUrl = process.env['SPAMER_URL'];
-  if (environmentUrl !== undefined) return client(environmentUrl, process.env['SPAMER_TOKEN'] ?? readAdminToken(config.data_dir), async () => undefined);
+  if (environmentUrl !== undefined) return client({ base: environmentUrl, ask: fetch }, process.env['SPAMER_TOKEN'] ?? readAdminToken(config.data_dir), async () => undefined);
   const running = readRunning(config.data_dir);
-  if (running !== null) return client(running.http, process.env['SPAMER_TOKEN'] ?? readAdminToken(config.data_dir), async () => undefined);
+  if (running !== null) return client(ofRunning(running, config.data_dir), process.env['SPAMER_TOKEN'] ?? readAdminToken(config.data_dir), async () => undefined);
   // Loaded only when no server runs: a command that asks one needs none of the native parts.
   const { startProgram } = await import('../app/main.js');
-  const program = await startProgram({ ...config, http_port: 0, http_host: '127.0.0.1' }, { journal: silentJournal, stream: false });
-  return client(program.http, readAdminToken(config.data_dir), () => program.stop());
+  // Told to others, such as service accounts, is where the server will be.
+  const address = config.http_port === 0 ? {} : { public_url: publicAddress(config, config.http_port) };
+  const program = await startProgram({ ...config, ...address, http_port: 0, http_host: '127.0.0.1', http_tls: false }, { journal: silentJournal, stream: false });
+  return client({ base: program.http, ask: fetch }, readAdminToken(config.data_dir), () => program.stop());
+}
+
+/** All rows of a list that is answered by pages. */
+export async function everyRow<Row>(server: Server, path: string, name: string): Promise<readonly Row[]> {
+  const rows: Row[] = [];
+  for (let next: string | null = ''; next !== null;) {
+    const page = (await server.json(`${path}?limit=1000${next === '' ? '' : `&cursor=${encodeURIComponent(next)}`}`)) as Readonly<Record<string, unknown>> & { readonly next: string | null };
+    rows.push(...(page[name] as Row[]));
+    next = page.next;
+  }
+  return rows;
 }
 
 /** A server elsewhere, asked without an administrator's token. */
 export function openServerAt(url: string, token: string | null = null): Server {
-  return client(url, token, async () => undefined);
+  return client({ base: url, ask: fetch }, token, async () => undefined);
+}
+
+interface Address {
+  readonly base: string;
+  readonly ask: (url: URL, request: Asked) => Promise<Response>;
+}
+
+/** Of the program on this data folder: over TLS it is known by its certificate itself, which it notes there, and not by who issued it. */
+function ofRunning({ http }: Running, dataDir: string): Address {
+  return { base: http, ask: http.startsWith('https:') ? pinnedFetch(() => readRunning(dataDir)?.certificates ?? []) : fetch };
 }
 
 function readAdminToken(dataDir: string): string {
@@ -56,27 +82,29 @@ function readAdminToken(dataDir: string): string {
   }
 }
 
-function client(base: string, token: string | null, close: () => Promise<void>): Server {
-  const request = async (method: string, path: string, body?: unknown, key?: string): Promise<Response> => {
+function client(address: Address, token: string | null, close: () => Promise<void>): Server {
+  const { base, ask } = address;
+  const request = async (method: string, path: string, { body, key, signal }: { readonly body?: unknown; readonly key?: string; readonly signal?: AbortSignal | undefined } = {}): Promise<Response> => {
     const headers: Record<string, string> = { ...(token === null ? {} : { authorization: `Bearer ${token}` }), ...(key === undefined ? {} : { 'idempotency-key': key }) };
     if (body !== undefined) headers['content-type'] = 'application/json';
     let response: Response;
     try {
-      response = await fetch(new URL(path, base), { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
+      response = await ask(new URL(path, base), { method, headers, ...(signal === undefined ? {} : { signal }), ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
     } catch (cause) {
+      if (cause instanceof SpamerError) throw cause;
       throw new SpamerError('unreachable', 'the server does not answer', { where: base, cause });
     }
     if (!response.ok) throw await problemOf(response);
     return response;
   };
   return {
-    get: (path) => request('GET', path),
-    json: async (path) => (await request('GET', path)).json(),
+    get: (path, signal) => request('GET', path, { signal }),
+    json: async (path, signal) => (await request('GET', path, { signal })).json(),
     send: async (method, path, body) => {
-      const response = await (method === 'POST' ? again((key) => request(method, path, body, key)) : request(method, path, body));
+      const response = await (method === 'POST' ? again((key) => request(method, path, { body, key })) : request(method, path, { body }));
       return response.status === 204 ? null : response.json();
     },
-    as: (other) => client(base, other, close),
+    as: (other) => client(address, other, close),
     close,
   };
 }

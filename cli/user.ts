@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
 import { SpamerError } from '../core/errors.js';
-import { action, command, withServer, type CommonOptions } from './context.js';
+import { action, command, patientArguments, withServer, type CommonOptions } from './context.js';
 import { table } from './output.js';
-import type { Server } from './server.js';
+import { secondFactor } from './second-factor.js';
+import { everyRow, type Server } from './server.js';
 
 interface UserRow {
   readonly user: string;
@@ -11,12 +12,13 @@ interface UserRow {
   readonly role: string;
   readonly state: string;
   readonly mustChangePassword: boolean;
+  readonly secondFactor: boolean;
 }
 
 /** Users who sign in with a password. */
 export function user(): Command {
   const made = command('user', 'Users who sign in with login and password.', ['spamer user add --help', 'spamer user list']);
-  for (const each of [add(), list(), state('disable', 'disabled'), state('enable', 'active'), resetPassword()]) made.addCommand(each);
+  for (const each of [add(), list(), state('disable', 'disabled'), state('enable', 'active'), resetPassword(), secondFactor(), resetSecondFactor()]) made.addCommand(each);
   return made;
 }
 
@@ -28,7 +30,7 @@ function add(): Command {
     .option('--organisation <name>', 'for the policies')
     .option('--care-team <name...>', 'for the policies')
     .option('--study <id...>', 'may see these studies only')
-    .option('--patient <id...>', 'may see these patients only')
+    .option('--patient <id...>', 'may see these patients only', patientArguments)
     .action(action<CommonOptions & { login: string; role: string; name?: string; organisation?: string; careTeam?: string[]; study?: string[]; patient?: string[] }>('user add', async ({ output, config }, options) => withServer(config(), async (server) => {
       const { login, role, name, organisation, careTeam: careTeams, study: studies, patient: patients } = options;
       // JSON leaves out what was not given.
@@ -42,7 +44,7 @@ function list(): Command {
   return command('list', 'List users.', ['spamer user list', 'spamer user list --json'])
     .action(action<CommonOptions>('user list', async ({ output, config }) => withServer(config(), async (server) => {
       const users = await usersOf(server);
-      output.answer({ users }, () => output.say(table(['login', 'role', 'state', 'password', 'user', 'name'], users.map((row) => [row.login, row.role, row.state, row.mustChangePassword ? 'one-time' : 'own', row.user, row.name]))));
+      output.answer({ users }, () => output.say(table(['login', 'role', 'state', 'password', 'second factor', 'user', 'name'], users.map((row) => [row.login, row.role, row.state, row.mustChangePassword ? 'one-time' : 'own', row.secondFactor ? 'yes' : 'no', row.user, row.name]))));
     })));
 }
 
@@ -57,6 +59,16 @@ function state(name: 'disable' | 'enable', to: 'disabled' | 'active'): Command {
     })));
 }
 
+function resetSecondFactor(): Command {
+  return command('reset-second-factor', 'Take away the second factor of a user who lost it; all sessions end.', ['spamer user reset-second-factor ada'])
+    .argument('<user>', 'login or id')
+    .action(action<CommonOptions>('user reset-second-factor', async ({ output, config }, _options, [who]) => withServer(config(), async (server) => {
+      const { user: id } = await find(server, who ?? '');
+      await server.send('POST', `/v1/users/${id}/second-factor/reset`, {});
+      output.answer({ user: id }, () => output.say(`user ${id} signs in with the password alone; no session is left`));
+    })));
+}
+
 function resetPassword(): Command {
   return command('reset-password', 'Give a user a new one-time password; all sessions end.', ['spamer user reset-password ada'])
     .argument('<user>', 'login or id')
@@ -67,9 +79,7 @@ function resetPassword(): Command {
     })));
 }
 
-async function usersOf(server: Server): Promise<readonly UserRow[]> {
-  return ((await server.json('/v1/users')) as { users: UserRow[] }).users;
-}
+const usersOf = (server: Server): Promise<readonly UserRow[]> => everyRow(server, '/v1/users', 'users');
 
 async function find(server: Server, who: string): Promise<UserRow> {
   const login = who.normalize('NFKC').trim().toLowerCase();

@@ -6,6 +6,7 @@ import type { Config } from '../core/config.js';
 import { faultOf } from '../core/journal.js';
 import { deviceId, studyId, type StudyId } from '../core/ids.js';
 import { generateDeviceKey, type KeyFile } from '../device-emulator/key.js';
+import { pinnedSocket } from './pinned.js';
 import { runWard, wardBeds, type Bed } from '../device-emulator/ward.js';
 
 export interface Ward {
@@ -13,19 +14,23 @@ export interface Ward {
   stop(): Promise<void>;
 }
 
+/** No level without any attribute: the first three to contribute would be let out at it, and all who come after them, and nothing would be left to break down by. */
 const demoStudy = {
   id: 'demo', title: 'Demo ward', claim: 'safe-harbor', signals: 'all-numerics', waveforms: false,
-  dates: { rule: 'relative', year: true }, attributes: [{ ageYears: 20, sex: true }, { sex: true }, {}], k: 3, minCell: 3,
+  dates: { rule: 'relative', year: true }, attributes: [{ ageYears: 20, sex: true }, { sex: true }], k: 3, minCell: 11,
 };
 
 /** Enrols the ward once per data folder, then plays it over the wire until stopped. */
 export async function startWard(program: Program, config: Config): Promise<Ward> {
   const devices = await enrolled(program, config);
+  const certificates = program.deviceCertificates;
   const stopping = new AbortController();
   const running = runWard({
     url: program.ingest ?? '',
     devices,
     signal: stopping.signal,
+    // A private certificate is of no authority, and these devices are of the program that has it.
+    ...(certificates === null ? {} : { connect: (url: URL) => pinnedSocket(url, certificates) }),
     onFailure: (_device, error) => program.journal.warn('a demo device stopped', { stage: 'ward', fault: faultOf(error) }),
   });
   running.catch((error: unknown) => program.journal.warn('the ward stopped', { fault: faultOf(error) }));

@@ -1,11 +1,14 @@
 import { ago, make, part, rounded, setText } from './dom.js';
 import { Playhead } from './playhead.js';
-import { Refused, type Server } from './server.js';
+import { Refused } from './refused.js';
+import type { Server } from './server.js';
 import { Strip } from './strip.js';
 import { events, type LiveFrame, type Patient, type Vocabulary } from './wire.js';
 
 const stripsMax = 16;
 const staleAfterMs = 5000;
+/** A stream that only is renewed is back within it. */
+const renewedWithinMs = 1500;
 const priorities = ['', 'low', 'medium', 'high'] as const;
 
 /** UCUM is for programs; at the bedside these are said otherwise. */
@@ -192,7 +195,8 @@ export class Bedside {
     if (nowMs > this.#alarmUntilMs) setText(part('alarm'), '');
     if (this.#patient === undefined) return setText(part('live-state'), '');
     const silentMs = nowMs - this.#lastFrameMs;
-    if (silentMs < staleAfterMs) return setText(part('live-state'), 'live');
+    // What does not come any more is not live, however new the last of it is.
+    if (silentMs < (this.#connected ? staleAfterMs : renewedWithinMs)) return setText(part('live-state'), 'live');
     if (silentMs < Infinity) return setText(part('live-state'), `last frame ${ago(silentMs)}${this.#connected ? '; the device is silent' : '; reconnecting'}`);
     if (this.#connected) setText(part('live-state'), 'connected, no frame yet');
   }

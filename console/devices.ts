@@ -21,6 +21,7 @@ export class DeviceTable {
   #rows: readonly Device[] | undefined;
   #patients = new Map<string, Patient>();
   #serverMs = 0;
+  #whole = true;
 
   constructor(view: View, onChange: () => void, onPatient: (patient: string) => void) {
     this.#view = view;
@@ -36,8 +37,9 @@ export class DeviceTable {
     });
   }
 
-  show(rows: readonly Device[], patients: readonly Patient[], serverMs: number): void {
+  show({ rows, whole }: { readonly rows: readonly Device[]; readonly whole: boolean }, patients: readonly Patient[], serverMs: number): void {
     this.#rows = rows;
+    this.#whole = whole;
     this.#patients = new Map(patients.map((patient) => [patient.patient, patient]));
     this.#serverMs = serverMs;
     this.#draw();
@@ -90,7 +92,7 @@ export class DeviceTable {
     if (this.#rows === undefined) return;
     if (this.#rows.length === 0) return table.replaceChildren(empty());
     const rows = this.#chosen(this.#rows);
-    setText(part('device-count'), `${count(rows.length)} of ${count(this.#rows.length)}${rows.length > rowsMax ? `, ${rowsMax} shown` : ''}`);
+    setText(part('device-count'), `${count(rows.length)} of ${this.#whole ? '' : 'the first '}${count(this.#rows.length)}${rows.length > rowsMax ? `, ${rowsMax} shown` : ''}`);
     if (rows.length === 0) return table.replaceChildren(make('p', { class: 'empty' }, 'No device fits the filter.'));
     // Redrawn once in a while: keep the place and the focus of whoever works in it.
     const focused = table.contains(document.activeElement) ? (document.activeElement?.getAttribute('data-key') ?? null) : null;

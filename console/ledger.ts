@@ -1,5 +1,6 @@
 import { count, make, part, setText } from './dom.js';
-import { Refused, type Server } from './server.js';
+import { Refused } from './refused.js';
+import type { Server } from './server.js';
 import type { View } from './view.js';
 import type { LedgerChannel, LedgerTotals } from './wire.js';
 

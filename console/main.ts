@@ -3,13 +3,18 @@ import { DeviceTable } from './devices.js';
 import { ago, make, part, setText } from './dom.js';
 import { Flow } from './flow.js';
 import { LedgerLine } from './ledger.js';
-import { Refused, Server } from './server.js';
+import { Refused } from './refused.js';
+import { Server } from './server.js';
+import { secondFactorPanel } from './second-factor.js';
+import { signInForm } from './sign-in.js';
 import { readView, writeView, type View } from './view.js';
 import type { Device, LedgerTotals, Patient, Status, Vocabulary } from './wire.js';
 
 const pollMs = 1000;
 const listsEveryPolls = 3;
 const refusedPollMs = 10_000;
+/** Rows of a list that this page holds; who has more filters by the API. */
+const listedMax = 10_000;
 
 const server = new Server();
 const view: View = readView();
@@ -28,7 +33,7 @@ let gone = false;
 let polls = 0;
 let known = false;
 let timer: ReturnType<typeof setTimeout> | undefined;
-/** Paths that this token has no right to; asked again with another token only. */
+/** Lists that this token has no right to; asked again with another token only. */
 const denied = new Set<string>();
 
 function choosePatient(id: string): void {
@@ -63,22 +68,22 @@ async function poll(): Promise<void> {
 }
 
 async function lists(serverMs: number): Promise<void> {
-  patients = await allowed<{ patients: readonly Patient[] }>('/v1/patients').then((answer) => answer?.patients ?? []);
-  const rows = await allowed<{ devices: readonly Device[] }>('/v1/devices');
-  if (rows === null) devices.refuse('This token may not list devices. An engineer, clinician or administrator may.');
-  else devices.show(rows.devices, patients, serverMs);
+  patients = (await allowed<Patient>('patients'))?.rows ?? [];
+  const listed = await allowed<Device>('devices');
+  if (listed === null) devices.refuse('This token may not list devices. An engineer, clinician or administrator may.');
+  else devices.show(listed, patients, serverMs);
   showPatients();
   if (view.detail !== '') await ledger.choose(view.detail);
 }
 
 /** null when this role has no right to it: the rest of the page goes on. */
-async function allowed<T>(path: string): Promise<T | null> {
-  if (denied.has(path)) return null;
+async function allowed<Row>(list: string): Promise<{ readonly rows: readonly Row[]; readonly whole: boolean } | null> {
+  if (denied.has(list)) return null;
   try {
-    return await server.get<T>(path);
+    return await server.list<Row>(list, listedMax);
   } catch (error) {
     if (!(error instanceof Refused) || error.problem.status !== 403) throw error;
-    denied.add(path);
+    denied.add(list);
     return null;
   }
 }
@@ -101,10 +106,11 @@ function showPatients(): void {
 function present(): void {
   lastSeen = new Date();
   setText(part('connection'), 'connected');
+  document.body.classList.remove('gone');
   part('connection').className = 'connection on';
   const notice = part('notice');
   if (!gone) {
-    if (!notice.classList.contains('back')) notice.hidden = true;
+    if (!notice.classList.contains('back') && notice.dataset['code'] !== 'sign-in') notice.hidden = true;
     return;
   }
   gone = false;
@@ -124,6 +130,8 @@ function absent(): void {
   part('connection').className = 'connection off';
   if (gone) return;
   gone = true;
+  // Nothing below looks as if it were of now.
+  document.body.classList.add('gone');
   const notice = part('notice');
   notice.className = 'notice';
   notice.hidden = false;
@@ -134,31 +142,85 @@ function absent(): void {
 function refused({ problem }: Refused): void {
   lastSeen = new Date();
   gone = false;
+  document.body.classList.remove('gone');
   setText(part('connection'), `refused: ${problem.code}`);
   part('connection').className = 'connection off';
   const notice = part('notice');
-  if (!notice.hidden && notice.dataset['code'] === problem.code) return;
+  // What somebody is typing stays.
+  const typing = problem.status === 401 && notice.querySelector('#sign-in') !== null;
+  if (!notice.hidden && (typing || notice.dataset['code'] === problem.code)) return;
   notice.dataset['code'] = problem.code;
   notice.className = 'notice';
   notice.hidden = false;
   notice.replaceChildren(`${problem.detail} ${problem.remedy} (${problem.code})`);
-  if (problem.status === 401) notice.append(tokenForm());
+  if (problem.status !== 401) return;
+  forget();
+  notice.append(signInForm(server, asSomebodyElse));
 }
 
-function tokenForm(): HTMLElement {
-  const input = make('input', { type: 'password', name: 'token', 'aria-label': 'Token', placeholder: 'paste a token', autocomplete: 'off', required: '' });
-  const form = make('form', {}, input, make('button', { type: 'submit' }, 'Use'));
-  form.addEventListener('submit', (event) => {
-    event.preventDefault();
-    server.useToken(input.value.trim());
-    delete part('notice').dataset['code'];
-    part('notice').hidden = true;
-    denied.clear();
-    polls = 0;
-    clearTimeout(timer);
-    void poll();
-  });
-  return make('div', {}, 'An administrator makes one with ', make('code', {}, 'spamer token create --role engineer'), form);
+/** Another person, or the same again: everything is asked anew. */
+function asSomebodyElse(): void {
+  delete part('notice').dataset['code'];
+  part('notice').hidden = true;
+  // The form, with the password in it.
+  part('notice').replaceChildren();
+  denied.clear();
+  polls = 0;
+  showAccount();
+  clearTimeout(timer);
+  void poll();
+}
+
+/** Nothing of a patient stays on a page that nobody is signed in on. */
+function forget(): void {
+  patients = [];
+  showPatients();
+  devices.refuse('Sign in to list devices.');
+  showAccount();
+}
+
+function showAccount(): void {
+  setText(part('account'), server.signedIn ? 'Sign out' : 'Sign in');
+  part('settings').hidden = !server.signedIn;
+  if (!server.signedIn) closeSettings();
+}
+
+/** What stood there, a secret perhaps, goes too. */
+function closeSettings(): void {
+  part('settings-panel').hidden = true;
+  part('settings-panel').replaceChildren();
+}
+
+async function openSettings(): Promise<void> {
+  const panel = part('settings-panel');
+  try {
+    panel.replaceChildren(await secondFactorPanel(server, closeSettings));
+    panel.hidden = false;
+    panel.querySelector('input')?.focus();
+  } catch (error) {
+    if (error instanceof Refused) refused(error);
+    else absent();
+  }
+}
+
+part('settings').addEventListener('click', () => void openSettings());
+
+part('account').addEventListener('click', () => {
+  if (server.signedIn) {
+    // A page that is loaded anew has nothing of the session left.
+    void server.signOut().catch(() => undefined).finally(() => location.reload());
+    return;
+  }
+  askToSignIn('Sign in to see what you have a right to.');
+});
+
+function askToSignIn(text: string): void {
+  const notice = part('notice');
+  notice.className = 'notice';
+  notice.hidden = false;
+  notice.dataset['code'] = 'sign-in';
+  notice.replaceChildren(text, signInForm(server, asSomebodyElse));
+  notice.querySelector('input')?.focus();
 }
 
 part<HTMLSelectElement>('patient').addEventListener('change', (event) => choosePatient((event.target as HTMLSelectElement).value));

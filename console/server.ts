@@ -1,24 +1,14 @@
-/** Talks to the server that the page came from; no other host. */
-
-export interface Problem {
-  readonly status: number;
-  readonly code: string;
-  readonly detail: string;
-  readonly remedy: string;
-}
-
-/** The server answered, and refused. */
-export class Refused extends Error {
-  readonly problem: Problem;
-  constructor(problem: Problem) {
-    super(problem.detail);
-    this.problem = problem;
-  }
-}
+import { Refused, problemOf } from './refused.js';
+import { Session, type Credentials } from './session.js';
 
 const storageKey = 'spamer-token';
 
+/**
+ * Talks to the server that the page came from; no other host. Asks as who signed in, or with a token that was given, or, where the
+ * server is a demo, as its visitor.
+ */
 export class Server {
+  readonly #session = new Session();
   #token: string | null;
   #starting: Promise<void> | undefined;
 
@@ -27,28 +17,73 @@ export class Server {
     if (this.#token !== null) sessionStorage.setItem(storageKey, this.#token);
   }
 
+  get signedIn(): boolean {
+    return this.#session.open;
+  }
+
   useToken(token: string): void {
     this.#token = token;
     sessionStorage.setItem(storageKey, token);
   }
 
-  /** GET as JSON. A token that a restart has ended gives way once to a demo session, where there is one. @throws Refused, TypeError when there is no server. */
+  /** @throws Refused */
+  async signIn(credentials: Credentials): Promise<void> {
+    await this.#session.signIn(credentials);
+    this.#token = null;
+    sessionStorage.removeItem(storageKey);
+  }
+
+  async signOut(): Promise<void> {
+    await this.#session.signOut();
+  }
+
+  /** GET as JSON. @throws Refused, TypeError when there is no server. */
   async get<T>(path: string): Promise<T> {
-    if (this.#token === null) await this.#startDemo();
-    const used = this.#token;
-    try {
-      return (await (await this.#fetch(path)).json()) as T;
-    } catch (error) {
-      if (!(error instanceof Refused) || error.problem.status !== 401) throw error;
-      if (this.#token === used) await this.#startDemo();
-      return (await (await this.#fetch(path)).json()) as T;
+    return (await (await this.#ask(path)).json()) as T;
+  }
+
+  /** POST of JSON, answered as JSON. @throws Refused, TypeError when there is no server. */
+  async post<T>(path: string, body: object): Promise<T> {
+    return (await (await this.#ask(path, undefined, body)).json()) as T;
+  }
+
+  /** A list that is answered by pages, as far as `rowsMax`; `whole`: there are no more. @throws Refused, TypeError when there is no server. */
+  async list<Row>(name: string, rowsMax: number): Promise<{ readonly rows: readonly Row[]; readonly whole: boolean }> {
+    const rows: Row[] = [];
+    let next: string | null = '';
+    while (next !== null && rows.length < rowsMax) {
+      const cursor: string = next === '' ? '' : `&cursor=${encodeURIComponent(next)}`;
+      const page: Readonly<Record<string, unknown>> & { readonly next: string | null } = await this.get(`/v1/${name}?limit=${Math.min(1000, rowsMax - rows.length)}${cursor}`);
+      rows.push(...(page[name] as readonly Row[]));
+      next = page.next;
     }
+    return { rows, whole: next === null };
   }
 
   async stream(path: string, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
-    const { body } = await this.#fetch(path, signal);
+    const { body } = await this.#ask(path, signal);
     if (body === null) throw new TypeError('no body');
     return body;
+  }
+
+  /** An access token that has ended is renewed once; a token that a restart has ended gives way once to a demo session, where there is one. */
+  async #ask(path: string, signal?: AbortSignal, body?: object): Promise<Response> {
+    const used = await this.#bearer();
+    try {
+      return await fetchAs(used, path, signal, body);
+    } catch (error) {
+      if (!(error instanceof Refused) || error.problem.status !== 401) throw error;
+      if (this.#session.open) await this.#session.renew(used);
+      else if (this.#token === used) await this.#startDemo();
+      return fetchAs(await this.#bearer(), path, signal, body);
+    }
+  }
+
+  async #bearer(): Promise<string> {
+    const token = await this.#session.token();
+    if (token !== null) return token;
+    if (this.#token === null) await this.#startDemo();
+    return this.#token ?? '';
   }
 
   /** One session however many ask at once. */
@@ -62,24 +97,18 @@ export class Server {
   async #demoSession(): Promise<void> {
     const response = await fetch('/v1/demo/session', { method: 'POST', signal: AbortSignal.timeout(8000) });
     if (response.status >= 500) throw new Refused(await problemOf(response));
-    if (response.status !== 201) throw new Refused({ status: 401, code: 'unauthenticated', detail: 'This page needs a token.', remedy: 'Ask an administrator for one.' });
+    if (response.status !== 201) throw new Refused({ status: 401, code: 'unauthenticated', detail: 'Sign in to see this page.', remedy: 'An administrator adds users.' });
     this.#token = ((await response.json()) as { token: string }).token;
     sessionStorage.setItem(storageKey, this.#token);
   }
-
-  async #fetch(path: string, signal: AbortSignal = AbortSignal.timeout(8000)): Promise<Response> {
-    const response = await fetch(path, { signal, headers: { authorization: `Bearer ${this.#token ?? ''}` } });
-    if (response.ok) return response;
-    throw new Refused(await problemOf(response));
-  }
 }
 
-async function problemOf(response: Response): Promise<Problem> {
-  try {
-    return (await response.json()) as Problem;
-  } catch {
-    return { status: response.status, code: 'internal', detail: 'The server answered without a problem document.', remedy: 'Look at its log.' };
-  }
+async function fetchAs(token: string, path: string, signal?: AbortSignal, body?: object): Promise<Response> {
+  const sent = body === undefined ? { headers: { authorization: `Bearer ${token}` } } : { method: 'POST', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }, body: JSON.stringify(body) };
+  // What makes something hashes passwords, for whom others may wait.
+  const response = await fetch(path, { signal: signal ?? AbortSignal.timeout(body === undefined ? 8000 : 15_000), ...sent });
+  if (response.ok) return response;
+  throw new Refused(await problemOf(response));
 }
 
 /** `#token=…` is taken once and removed, so that it stays out of the history and of links that are passed on. */

@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { SpamerError } from './errors.js';
 import { limits } from './limits.js';
+import { readSecretFile } from './secret-file.js';
 
 /**
  * The one place that reads the environment and `spamer.config.json`. Parser, defaults, documentation, the sample file and the
@@ -14,8 +15,10 @@ interface Setting {
   readonly secret?: true;
 }
 
-const port = z.coerce.number().int().min(0).max(65_535);
-const whole = (min: number, max: number): z.ZodCoercedNumber => z.coerce.number().int().min(min).max(max);
+/** A number, or text that is one. Not `z.coerce`: to that "", null and false are 0, and port 0 means any. */
+const whole = (min: number, max: number): z.ZodPreprocess<z.ZodNumber> =>
+  z.preprocess((given) => (typeof given === 'string' && /^-?\d+(?:\.\d+)?(?:e\d+)?$/i.test(given) ? Number(given) : given), z.number().int().min(min).max(max));
+const port = whole(0, 65_535);
 const flag = z.union([z.boolean(), z.enum(['true', 'false', '1', '0']).transform((text) => text === 'true' || text === '1')]);
 const GiB = 1024 ** 3;
 
@@ -25,18 +28,43 @@ export const settings = {
   http_port: { schema: port.default(8080), doc: 'Port of the page and the HTTP API; 0 means any free one.' },
   ingest_host: { schema: z.string().min(1).default('127.0.0.1'), doc: 'Address that devices connect to.' },
   ingest_port: { schema: port.default(9090), doc: 'Port that devices connect to; 0 means any free one.' },
-  tls_cert_file: { schema: z.string().min(1).optional(), doc: 'PEM certificate chain for the device port. Needed to listen outside localhost.' },
-  tls_key_file: { schema: z.string().min(1).optional(), doc: 'PEM private key for the device port.' },
+  tls_cert_file: { schema: z.string().min(1).optional(), doc: 'PEM certificate chain for the device port, the page and the HTTP API. Needed to listen outside localhost. Read again when it changes.' },
+  tls_key_file: { schema: z.string().min(1).optional(), doc: 'PEM private key of that certificate, without a passphrase.' },
+  http_tls_cert_file: { schema: z.string().min(1).optional(), doc: 'PEM certificate chain for the page and the HTTP API alone, in place of tls_cert_file.' },
+  http_tls_key_file: { schema: z.string().min(1).optional(), doc: 'PEM private key of that certificate.' },
+  http_tls: { schema: flag.default(true), doc: 'Whether the page and the HTTP API use the certificate that there is. false: clear HTTP on localhost, for a proxy on this machine, while devices have TLS.' },
   dangerously_listen_without_tls: { schema: flag.default(false), doc: 'Lets the program listen outside localhost without TLS, for instance behind a proxy that terminates it.' },
   http_trusted_proxies: { schema: z.string().regex(/^[0-9a-fA-F.:/]+(?:,[0-9a-fA-F.:/]+)*$/).optional(), doc: 'Addresses or networks, separated by commas, of proxies whose X-Forwarded-For is believed. Sign-in counts failed attempts by where they come from, so name your proxy here.' },
+  public_url: { schema: z.url({ protocol: /^https?$/ }).transform((text) => text.replace(/\/$/, '')).optional(), doc: 'Address under which people and services reach the page and the HTTP API, such as `https://spamer.example`: what service accounts sign for, and where an OpenID issuer sends people back to. Without it the address that is listened on.' },
   passphrase: { schema: z.string().min(8).optional(), secret: true, doc: 'Passphrase of the keystore. Without it one is generated into a file next to the keystore.' },
   kek: { schema: z.enum(['passphrase', 'vault-transit']).default('passphrase'), doc: 'What the keystore is encrypted under: the passphrase, or a key of HashiCorp Vault\'s Transit engine.' },
   vault_address: { schema: z.url({ protocol: /^https?$/ }).optional(), doc: 'Address of Vault, for kek = vault-transit.' },
   vault_token_file: { schema: z.string().min(1).optional(), doc: 'File that holds the Vault token, read for each call so that an agent may renew it.' },
   vault_transit_key: { schema: z.string().regex(/^[\w.-]{1,128}$/).default('spamer-keystore'), doc: 'Name of the Transit key.' },
   vault_transit_mount: { schema: z.string().regex(/^[\w./-]{1,128}$/).default('transit'), doc: 'Path at which Transit is mounted.' },
-  log_bytes_max: { schema: whole(1024 ** 2, 1e15).default(20 * GiB), doc: 'Bytes that the log may keep; at the bound ingest stops acknowledging, nothing acknowledged is lost.' },
-  log_partitions: { schema: whole(1, 64).default(4), doc: 'Partitions of vitals.raw; fixed when the data folder is created.' },
+  registry_url: { schema: z.string().regex(/^postgres(?:ql)?:\/\//).optional(), secret: true, doc: 'PostgreSQL database of the registry, `postgres://user:password@host/database?sslmode=verify-full`. Without it the registry is a folder of the data folder.' },
+  registry_connections_max: { schema: whole(1, 100).default(8), doc: 'Connections to that database.' },
+  registry_statement_timeout_s: { schema: whole(1, 600).default(10), doc: 'Seconds after which that database ends a statement.' },
+  clickhouse_url: { schema: z.url({ protocol: /^https?$/ }).optional(), doc: 'Address of ClickHouse\'s HTTP interface for the analytics and PMR stores, `https://host:8443`. Without it the stores are DuckDB files of the data folder.' },
+  clickhouse_database: { schema: z.string().regex(/^[A-Za-z_]\w{0,62}$/).default('spamer'), doc: 'Database of the stores on that server; made if it is not there, of one data folder only.' },
+  clickhouse_user: { schema: z.string().min(1).default('default'), doc: 'User that writes the stores and makes their tables.' },
+  clickhouse_password: { schema: z.string().optional(), secret: true, doc: 'That user\'s password.' },
+  clickhouse_read_user: { schema: z.string().min(1).optional(), doc: 'User that asks what the API asks, with `readonly = 2` and rights to read; without it `clickhouse_user` asks.' },
+  clickhouse_read_password: { schema: z.string().optional(), secret: true, doc: 'That user\'s password.' },
+  kafka_brokers: { schema: z.string().regex(/^(?:[^\s,:[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5}(?:,(?:[^\s,:[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5})*$/).optional(), doc: 'Brokers of Apache Kafka or Redpanda that keep the log, `host:port,host:port`; `spamer topics apply` makes the topics. Without it the log is LMDB files of the data folder.' },
+  kafka_topic_prefix: { schema: z.string().regex(/^[A-Za-z0-9._-]{1,100}$/).default('spamer.'), doc: 'Begins the name of every topic and every transactional id; of one data folder only.' },
+  kafka_user: { schema: z.string().min(1).optional(), doc: 'User at the brokers (SASL).' },
+  kafka_password: { schema: z.string().min(1).optional(), secret: true, doc: 'That user\'s password.' },
+  kafka_sasl_mechanism: { schema: z.enum(['SCRAM-SHA-512', 'SCRAM-SHA-256']).default('SCRAM-SHA-512'), doc: 'How that user proves the password.' },
+  kafka_tls: { schema: flag.default(false), doc: 'Speak TLS with the brokers. Needed for brokers outside localhost.' },
+  kafka_tls_ca_file: { schema: z.string().min(1).optional(), doc: 'PEM certificates of the authority that the brokers\' certificates are of; without it the system\'s.' },
+  kafka_tls_cert_file: { schema: z.string().min(1).optional(), doc: 'PEM certificate that the program shows to the brokers.' },
+  kafka_tls_key_file: { schema: z.string().min(1).optional(), doc: 'PEM private key of that certificate.' },
+  kafka_replication_factor: { schema: whole(1, 100).default(3), doc: 'Brokers that hold a copy of each topic.' },
+  kafka_min_in_sync_replicas: { schema: whole(1, 100).default(2), doc: 'Copies that must have a record before it is acknowledged. On Apache Kafka they have it in memory: with 1, the loss of one broker\'s machine loses acknowledged frames.' },
+  dangerously_ack_from_one_replica: { schema: flag.default(false), doc: 'Allows `kafka_min_in_sync_replicas` below 2.' },
+  log_bytes_max: { schema: whole(1024 ** 2, 1e15).default(20 * GiB), doc: 'Bytes that the log may keep in the data folder; at the bound ingest stops acknowledging, nothing acknowledged is lost. Not with `kafka_brokers`: there the brokers\' disks are the bound.' },
+  log_partitions: { schema: whole(1, 64).default(4), doc: 'Partitions of vitals.raw; fixed when the data folder is created, on Kafka when its topics are made.' },
   raw_retention_hours: { schema: whole(1, 24 * 3650).default(24 * 7), doc: 'Hours that sealed blocks stay in the log after every consumer has read them.' },
   output_retention_hours: { schema: whole(1, 24 * 3650).default(24 * 7), doc: 'Hours that anonymized records and chunks stay in the log after their store has them.' },
   rejected_retention_hours: { schema: whole(1, 24 * 3650).default(24 * 30), doc: 'Hours that rejected records are kept.' },
@@ -55,10 +83,17 @@ export type SettingName = keyof typeof settings;
 export type Config = { readonly [Name in SettingName]: z.output<(typeof settings)[Name]['schema']> };
 
 const names = Object.keys(settings) as SettingName[];
-export const environmentName = (name: SettingName): string => `SPAMER_${name.toUpperCase()}`;
+const variable = (name: string): string => `SPAMER_${name.toUpperCase()}`;
+export const environmentName = (name: SettingName): string => variable(name);
+
+/** A secret may stand in a file instead, as containers are given them; the setting that names the file. */
+const secretFiles: ReadonlyMap<SettingName, string> = new Map(names.filter((name) => 'secret' in settings[name]).map((name) => [name, `${name}_file`]));
+
+/** Every name that may be set, those of files that hold secrets included. */
+export const settingNames = (): readonly string[] => [...names, ...secretFiles.values()];
 
 /** Environment variables that other parts of the program read themselves, so they are no misspelt settings. */
-const otherVariables = new Set(['SPAMER_CONFIG', 'SPAMER_SHARED_DIR', 'SPAMER_TOKEN', 'SPAMER_URL', 'SPAMER_LIAR_FRAMES', 'SPAMER_SILENT', 'SPAMER_KILLS', 'SPAMER_POLICY_REQUESTS', 'SPAMER_SEED', 'SPAMER_DEMAND', 'SPAMER_CHROMIUM', 'SPAMER_ERASURE_PATIENTS']);
+const otherVariables = new Set(['SPAMER_CONFIG', 'SPAMER_SHARED_DIR', 'SPAMER_TOKEN', 'SPAMER_URL', 'SPAMER_NEW_PASSPHRASE', 'SPAMER_LIAR_FRAMES', 'SPAMER_SILENT', 'SPAMER_KILLS', 'SPAMER_POLICY_REQUESTS', 'SPAMER_SEED', 'SPAMER_DEMAND', 'SPAMER_CHROMIUM', 'SPAMER_ERASURE_PATIENTS', 'SPAMER_TIMED', 'SPAMER_TAMPERINGS', 'SPAMER_DISK_FILLS', 'SPAMER_PROPERTY_RUNS', 'SPAMER_TEST_KILLS', 'SPAMER_TEST_SEED', 'SPAMER_BENCH_DIR']);
 
 export interface ConfigSources {
   readonly environment: Readonly<Record<string, string | undefined>>;
@@ -76,15 +111,41 @@ export function loadConfig(sources: ConfigSources): Config {
   const file = readConfigFile(sources, faults);
   const values: Partial<Record<SettingName, unknown>> = {};
   for (const name of names) {
-    const given = sources.overrides?.[name] ?? sources.environment[environmentName(name)] ?? file[name];
+    const secret = secretOf(name, sources, file);
+    if (secret !== null && 'fault' in secret) {
+      faults.push(secret.fault);
+      continue;
+    }
+    const given = secret?.text ?? sources.overrides?.[name] ?? fromEnvironment(name, sources) ?? file[name];
     const parsed = settings[name].schema.safeParse(given);
     if (parsed.success) values[name] = parsed.data;
-    else faults.push(`${describeSource(name, sources, file)}: ${parsed.error.issues.map((issue) => plain(issue)).join('; ')}`);
+    else faults.push(`${secret?.from ?? describeSource(name, sources, file)}: ${parsed.error.issues.map((issue) => plain(issue)).join('; ')}`);
   }
   faults.push(...unknownNames(sources.environment, file), ...contradictions(values as Partial<Config>));
   if (faults.length > 0) throw new SpamerError('config_invalid', `the configuration has ${faults.length} fault${faults.length > 1 ? 's' : ''}:\n  ${faults.join('\n  ')}`);
   const config = values as Config;
   return { ...config, data_dir: resolve(sources.cwd, config.data_dir) };
+}
+
+type Secret = { readonly text: string; readonly from: string } | { readonly fault: string };
+
+/** Of a file that is named for it; null: none is. */
+function secretOf(name: SettingName, sources: ConfigSources, file: Record<string, unknown>): Secret | null {
+  const fileName = secretFiles.get(name);
+  if (fileName === undefined) return null;
+  const path = fromEnvironment(fileName, sources) ?? file[fileName];
+  if (path === undefined) return null;
+  const from = fromEnvironment(fileName, sources) === undefined ? `spamer.config.json: ${fileName}` : variable(fileName);
+  if ((sources.overrides?.[name] ?? fromEnvironment(name, sources) ?? file[name]) !== undefined) return { fault: `${name} and ${fileName}: give one of them` };
+  if (typeof path !== 'string') return { fault: `${from}: must be a string` };
+  const read = readSecretFile(resolve(sources.cwd, path));
+  return 'text' in read ? { text: read.text, from } : { fault: `${from}: ${read.fault}` };
+}
+
+/** Set to nothing is not set, as compose files and unit files write it. */
+function fromEnvironment(name: string, { environment }: ConfigSources): string | undefined {
+  const text = environment[variable(name)];
+  return text === '' ? undefined : text;
 }
 
 function readConfigFile(sources: ConfigSources, faults: string[]): Record<string, unknown> {
@@ -109,7 +170,7 @@ function readConfigFile(sources: ConfigSources, faults: string[]): Record<string
 
 function describeSource(name: SettingName, sources: ConfigSources, file: Record<string, unknown>): string {
   if (sources.overrides?.[name] !== undefined) return name;
-  if (sources.environment[environmentName(name)] !== undefined) return environmentName(name);
+  if (fromEnvironment(name, sources) !== undefined) return environmentName(name);
   return file[name] === undefined ? name : `spamer.config.json: ${name}`;
 }
 
@@ -125,34 +186,105 @@ function plain(issue: z.core.$ZodIssue): string {
 }
 
 function unknownNames(environment: ConfigSources['environment'], file: Record<string, unknown>): string[] {
-  const known = new Set<string>(names.map(environmentName));
+  const known = new Set(settingNames().map(variable));
   const inEnvironment = Object.keys(environment).filter((name) => name.startsWith('SPAMER_') && !known.has(name) && !otherVariables.has(name));
-  const inFile = Object.keys(file).filter((name) => !(name in settings));
+  const inFile = Object.keys(file).filter((name) => !settingNames().includes(name));
   return [...inEnvironment.map((name) => `${name}: there is no such setting`), ...inFile.map((name) => `spamer.config.json: ${name}: there is no such setting`)];
 }
 
 const loopback = new Set(['127.0.0.1', '::1', 'localhost']);
 
 function contradictions(config: Partial<Config>): string[] {
-  const faults: string[] = [];
-  const tls = config.tls_cert_file !== undefined && config.tls_key_file !== undefined;
-  if ((config.tls_cert_file === undefined) !== (config.tls_key_file === undefined)) faults.push('tls_cert_file and tls_key_file: give both or neither');
-  if (config.ingest_host !== undefined && !loopback.has(config.ingest_host) && !tls && config.dangerously_listen_without_tls !== true) {
-    faults.push('ingest_host: outside localhost needs tls_cert_file and tls_key_file (or dangerously_listen_without_tls)');
-  }
-  if (config.http_host !== undefined && !loopback.has(config.http_host) && config.dangerously_listen_without_tls !== true) {
-    faults.push('http_host: outside localhost put a proxy with TLS in front and set dangerously_listen_without_tls');
-  }
+  const faults = tlsFaults(config);
   if (config.kek === 'vault-transit' && (config.vault_address === undefined || config.vault_token_file === undefined)) {
     faults.push('kek: vault-transit needs vault_address and vault_token_file');
   }
   if (config.vault_address?.startsWith('http:') === true && !loopback.has(new URL(config.vault_address).hostname) && config.dangerously_listen_without_tls !== true) {
     faults.push('vault_address: outside localhost must be https (or dangerously_listen_without_tls)');
   }
+  faults.push(...addressFaults(config), ...registryFaults(config), ...clickHouseFaults(config), ...kafkaFaults(config));
   if (config.http_port !== undefined && config.http_port !== 0 && config.http_port === config.ingest_port && config.http_host === config.ingest_host) {
     faults.push('http_port and ingest_port: must differ');
   }
   return faults;
+}
+
+export interface CertificateFiles {
+  readonly certFile: string;
+  readonly keyFile: string;
+}
+
+const filesOf = (certFile: string | undefined, keyFile: string | undefined): CertificateFiles | null => (certFile === undefined || keyFile === undefined ? null : { certFile, keyFile });
+
+/** What each port has to show for itself; null: it speaks in the clear. */
+export function certificateFiles(config: Partial<Config>): { readonly ingest: CertificateFiles | null; readonly http: CertificateFiles | null } {
+  const ingest = filesOf(config.tls_cert_file, config.tls_key_file);
+  const http = config.http_tls === false ? null : (filesOf(config.http_tls_cert_file, config.http_tls_key_file) ?? ingest);
+  return { ingest, http };
+}
+
+/** Where people and services reach the page and the API, as a scheme, a host and a port; `port` is the one that is listened on. */
+export function publicAddress(config: Pick<Config, 'public_url' | 'http_host'> & Partial<Config>, port: number): string {
+  if (config.public_url !== undefined) return config.public_url;
+  const any = config.http_host === '0.0.0.0' || config.http_host === '::';
+  const host = any ? 'localhost' : config.http_host.includes(':') ? `[${config.http_host}]` : config.http_host;
+  return new URL(`${certificateFiles(config).http === null ? 'http' : 'https'}://${host}:${port}`).origin;
+}
+
+function tlsFaults(config: Partial<Config>): string[] {
+  const faults: string[] = [];
+  const { ingest, http } = certificateFiles(config);
+  const outside = (host: string | undefined): boolean => host !== undefined && !loopback.has(host) && config.dangerously_listen_without_tls !== true;
+  if ((config.tls_cert_file === undefined) !== (config.tls_key_file === undefined)) faults.push('tls_cert_file and tls_key_file: give both or neither');
+  if ((config.http_tls_cert_file === undefined) !== (config.http_tls_key_file === undefined)) faults.push('http_tls_cert_file and http_tls_key_file: give both or neither');
+  if (config.http_tls === false && config.http_tls_cert_file !== undefined) faults.push('http_tls: false contradicts http_tls_cert_file');
+  if (ingest === null && outside(config.ingest_host)) faults.push('ingest_host: outside localhost needs tls_cert_file and tls_key_file (or dangerously_listen_without_tls)');
+  if (http === null && outside(config.http_host)) faults.push('http_host: outside localhost needs TLS too: tls_cert_file and tls_key_file, or http_tls_cert_file and http_tls_key_file (or a proxy with TLS in front and dangerously_listen_without_tls)');
+  return faults;
+}
+
+function addressFaults({ public_url: text, dangerously_listen_without_tls: clear }: Partial<Config>): string[] {
+  if (text === undefined) return [];
+  const { protocol, hostname, origin } = new URL(text);
+  return [
+    ...(origin === text ? [] : ['public_url: must be a scheme, a host in small letters and perhaps a port, without a path']),
+    ...(protocol === 'https:' || loopback.has(hostname.replace(/^\[|\]$/g, '')) || clear === true ? [] : ['public_url: outside localhost must be https (or dangerously_listen_without_tls)']),
+  ];
+}
+
+function registryFaults({ registry_url: text, dangerously_listen_without_tls: clear }: Partial<Config>): string[] {
+  if (text === undefined) return [];
+  if (!URL.canParse(text)) return ['registry_url: is not an address'];
+  const { hostname, searchParams } = new URL(text);
+  const local = hostname === '' || loopback.has(hostname.replace(/^\[|\]$/g, '')) || (searchParams.get('host') ?? '').startsWith('/');
+  if (local || clear === true || searchParams.get('sslmode') === 'verify-full') return [];
+  return ['registry_url: outside localhost needs sslmode=verify-full (or dangerously_listen_without_tls)'];
+}
+
+function clickHouseFaults({ clickhouse_url: text, dangerously_listen_without_tls: clear }: Partial<Config>): string[] {
+  if (text === undefined) return [];
+  const { protocol, hostname, username, password } = new URL(text);
+  const open = protocol === 'http:' && !loopback.has(hostname.replace(/^\[|\]$/g, '')) && clear !== true;
+  return [
+    ...(open ? ['clickhouse_url: outside localhost must be https (or dangerously_listen_without_tls)'] : []),
+    ...(username + password === '' ? [] : ['clickhouse_url: user and password have settings of their own']),
+  ];
+}
+
+function kafkaFaults(config: Partial<Config>): string[] {
+  const { kafka_brokers: brokers, kafka_replication_factor: replicas = 3, kafka_min_in_sync_replicas: minInSync = 2 } = config;
+  const only = (['kafka_user', 'kafka_password', 'kafka_tls_ca_file', 'kafka_tls_cert_file', 'kafka_tls_key_file'] as const).filter((name) => config[name] !== undefined);
+  if (brokers === undefined) return only.map((name) => `${name}: has no effect without kafka_brokers`);
+  const outside = brokers.split(',').some((broker) => !loopback.has(broker.slice(0, broker.lastIndexOf(':')).replace(/^\[|\]$/g, '')));
+  return [
+    ...(outside && config.kafka_tls !== true && config.dangerously_listen_without_tls !== true ? ['kafka_brokers: outside localhost needs kafka_tls (or dangerously_listen_without_tls)'] : []),
+    ...((config.kafka_user === undefined) === (config.kafka_password === undefined) ? [] : ['kafka_user and kafka_password: give both or neither']),
+    ...((config.kafka_tls_cert_file === undefined) === (config.kafka_tls_key_file === undefined) ? [] : ['kafka_tls_cert_file and kafka_tls_key_file: give both or neither']),
+    ...(config.kafka_tls === true ? [] : only.filter((name) => name.startsWith('kafka_tls')).map((name) => `${name}: has no effect without kafka_tls`)),
+    ...(minInSync > replicas ? ['kafka_min_in_sync_replicas: must be at most kafka_replication_factor'] : []),
+    ...(minInSync < 2 && config.dangerously_ack_from_one_replica !== true ? ['kafka_min_in_sync_replicas: below 2 an acknowledged frame may be in the memory of one broker only (dangerously_ack_from_one_replica allows it)'] : []),
+    ...(config.log_bytes_max === undefined || config.log_bytes_max === settings.log_bytes_max.schema.parse(undefined) ? [] : ['log_bytes_max: has no effect with kafka_brokers, whose disks bound the log; remove it']),
+  ];
 }
 
 /** The configuration as it may be shown: secrets replaced by whether they are set. */
@@ -170,9 +302,11 @@ export function sampleConfig(): string {
 /** The table of settings for the documentation. */
 export function configTable(): string {
   const defaults = loadConfig({ environment: {}, cwd: '/' });
-  const rows = names.map((name) => {
-    const value = name === 'data_dir' ? './data' : defaults[name];
-    return `| \`${name}\` | \`${environmentName(name)}\` | ${value === undefined ? '–' : `\`${String(value)}\``} | ${settings[name].doc} |`;
+  const row = (name: string, value: string | number | boolean | undefined, doc: string): string => `| \`${name}\` | \`${variable(name)}\` | ${value === undefined ? '–' : `\`${String(value)}\``} | ${doc} |`;
+  const rows = names.flatMap((name) => {
+    const own = row(name, name === 'data_dir' ? './data' : defaults[name], settings[name].doc);
+    const fileName = secretFiles.get(name);
+    return fileName === undefined ? [own] : [own, row(fileName, undefined, `File that holds \`${name}\`, in place of it; read at the start.`)];
   });
   return ['| in `spamer.config.json` | in the environment | default | what it does |', '|---|---|---|---|', ...rows, ''].join('\n');
 }

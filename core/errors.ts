@@ -46,10 +46,11 @@ export const verdicts = {
   audit_failed: { retry: true, status: 503, remedy: 'The audit could not be written, so nothing was done; see the log for its reason.' },
   // Requests
   bad_request: { retry: false, status: 400, remedy: 'Correct the request as the detail says.' },
-  not_found: { retry: false, status: 404, remedy: 'Check the path.' },
+  not_found: { retry: false, status: 404, remedy: 'Check the path, the ids and the time that were asked for.' },
   conflict: { retry: false, status: 409, remedy: 'It exists already, or has changed meanwhile.' },
   key_reused: { retry: false, status: 422, remedy: 'Use a new Idempotency-Key for another request.' },
   too_large: { retry: false, status: 413, remedy: 'Ask for less at a time.' },
+  recipient_key_unfit: { retry: false, status: 400, remedy: 'Give a public JWK for encryption: EC with curve P-256, or RSA of 2048 to 8192 bits.' },
   erasure_blocked: { retry: false, status: 409, remedy: 'Release the hold, or wait until the time that the message names.' },
   // Stored data
   certificate_invalid: { retry: false, status: 400, remedy: 'Check that the certificate is whole and that the key is the one of its keystore.' },

@@ -1,3 +1,4 @@
+import { exitNow } from './exit.js';
 import { faultOf, type Journal } from './journal.js';
 
 /** A part that was started and must be stopped. */
@@ -48,24 +49,24 @@ export class Lifecycle {
 }
 
 /**
- * SIGTERM and SIGINT drain; a second one, or `graceMs`, ends the process anyway, which is safe by [DURABLE].
+ * SIGTERM and SIGINT drain; a second one, or `graceMs`, ends the process anyway, which is safe by [DURABLE]: see `exitNow`.
  * @returns a function that removes the handlers.
  */
 export function stopOnSignals(drain: () => Promise<void>, graceMs: number, journal: Journal): () => void {
   let draining = false;
   const onSignal = (signal: NodeJS.Signals): void => {
-    if (draining) process.exit(128 + (signal === 'SIGINT' ? 2 : 15));
+    if (draining) return exitNow(128 + (signal === 'SIGINT' ? 2 : 15));
     draining = true;
     journal.info('draining', { where: signal });
     setTimeout(() => {
       journal.warn('drain took too long; ending, which is safe by [DURABLE]', { ms: graceMs });
-      process.exit(1);
+      exitNow(1);
     }, graceMs).unref();
     drain().then(
-      () => process.exit(0),
+      () => exitNow(0),
       (error: unknown) => {
         journal.error('drain failed', { fault: faultOf(error) });
-        process.exit(1);
+        exitNow(1);
       },
     );
   };

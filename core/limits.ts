@@ -52,12 +52,31 @@ export const limits = {
   registryAnswersCachedMax: 20_000,
   /** Sealings under one session key; far below the 2^32 of a random 96-bit nonce, and counted. */
   sealsPerSessionMax: 2 ** 31,
+  /** Encryptions under one data key before it is replaced; a sixteenth of the 2^32 that random nonces would allow, though each session under it has a key of its own. */
+  sealsPerDataKeyMax: 2 ** 28,
+  /** Counted at once for a thread that seals, before it does: what a restart may waste of the above. */
+  sealsReserved: 2 ** 16,
   /** Plain bytes of a PMR chunk before compression. */
   chunkBytesMax: 1024 * 1024,
+  /** Body of a request, and of one to a route that needs no token: JSON of many levels takes V8 0.2 s a MB to read. */
+  bodyBytesMax: 1024 * 1024,
+  openBodyBytesMax: 16 * 1024,
+  /** A refusal leaves at a whole multiple of this: longer than what is looked up before it takes. */
+  refusalGridMs: 25,
+  /** Stored frames, decompressed, and chunks in one part of a portable record: as JSON at most some twelve times as much, all of it in memory at once. */
+  portableBytesMax: 2 * 1024 * 1024,
+  portableChunksMax: 256,
   /** Rows of one answer page and of one exported batch. */
   pageRowsMax: 10_000,
+  /** Names of series that a store on a server keeps, so as not to write them again. */
+  seriesNamesKeptMax: 500_000,
   /** Calls in flight between two threads. */
   callsInFlightMax: 10_000,
+  /** After so long without an answer a writer's thread counts as dead, and any other thread: the program then ends. */
+  commitStalledMs: 60_000,
+  threadSilentMs: 120_000,
+  /** How long metrics and readiness wait for a part that does not answer. */
+  reportWaitMs: 2000,
   /** Lifetime of a signed-in user's access token, of the refresh token that follows it, and of the whole session. */
   accessTokenS: 15 * 60,
   refreshTokenS: 8 * 3600,
@@ -76,6 +95,15 @@ export const limits = {
   /** One-time codes by which devices enrol: their longest life, and how many may be open. */
   deviceCodeSMax: 86_400,
   deviceCodesOpenMax: 10_000,
+  /** Longest life of the assertion by which a service account proves itself, and for how long beyond it one that was taken is remembered: a clock that is set back by less lets none in again. */
+  serviceAssertionAgeMaxS: 300,
+  serviceAssertionKeptS: 3600,
+  /** Assertions remembered of one account, and access tokens of it that are good at once. */
+  serviceAssertionsKeptMax: 4096,
+  tokensPerServiceMax: 256,
+  /** Assertions looked at at once, and waiting of one source. */
+  assertionsAtOnce: 4,
+  assertionsWaitingPerSource: 64,
   /** Entries of the audit that wait for their flush; above it nothing more is decided. */
   auditPendingMax: 16_384,
   /** Entries of one flush. */
@@ -87,8 +115,14 @@ export const limits = {
   auditCheckpointMs: 5000,
   /** Refusals of callers without a good token that are entries of their own, a second; more are summed up. */
   auditRefusalsPerS: 100,
+  /** Pseudonyms of erased patients that are told to the stores at once. */
+  tombstonesPageMax: 1000,
+  /** An erasure that met something that may pass is tried again after so long. */
+  erasureRetryMs: 60_000,
   /** Entries that one search looks at before it answers with a cursor. */
   auditSearchedMax: 50_000,
+  /** A TLS handshake on the HTTP port. */
+  tlsHandshakeMs: 10_000,
   /** Watchers of live waves. */
   liveWatchersMax: 64,
 } as const;
@@ -100,9 +134,13 @@ const relations: ReadonlyArray<readonly [string, boolean]> = [
   ['the window holds at least one largest message', limits.windowBytes >= limits.messageBytesMax],
   ['a record holds a largest block, sealed', limits.recordBytesMax >= limits.blockBytesMax + 64 * 1024],
   ['a record holds a largest chunk', limits.recordBytesMax >= limits.chunkBytesMax + limits.blockBytesMax],
+  ['a part of a portable record holds a largest chunk', limits.portableBytesMax >= limits.chunkBytesMax + limits.blockBytesMax],
   ['a read returns at least one largest record', limits.readBytesMax >= limits.recordBytesMax],
   ['a commit holds what one read can become', limits.commitBytesMax >= 2 * limits.readBytesMax],
   ['an access token ends before its refresh token, and that before its session', limits.accessTokenS < limits.refreshTokenS && limits.refreshTokenS <= limits.sessionS],
+  ['a service account that renews its token in time never comes to its bounds', limits.serviceAssertionsKeptMax > (4 * (limits.serviceAssertionAgeMaxS + limits.serviceAssertionKeptS)) / limits.accessTokenS],
+  ['a data key is replaced long before random nonces could meet', limits.sealsPerDataKeyMax <= 2 ** 32 / 16],
+  ['a key lasts for many starts of all threads', limits.sealsPerDataKeyMax >= 1000 * limits.sealsReserved],
   ['all devices together may have more pending than one', limits.pendingBytesMax >= 16 * limits.windowBytes],
 ];
 

@@ -171,6 +171,51 @@ test('[ONCE] drops, doubles, reordering, truncation, corruption and cut connecti
   assert.ok(server.malformed > 0 && summary.resent > 0 && summary.connections > 1, JSON.stringify(summary));
 });
 
+test('frames leave while more are made, however large the window is', async (context) => {
+  const server = await serverOf(context);
+  server.windowFrames = 16_384;
+  const seconds = 1000;
+  const source = synthetic({ seed: 1, durationS: seconds });
+  let [made, madeBefore] = [0, NaN];
+  const slow = {
+    ...source,
+    read: (fromUs: number, toUs: number) => {
+      // A millisecond of work for each frame, as a source that computes has.
+      for (const end = performance.now() + 1; performance.now() < end;);
+      made += 1;
+      return source.read(fromUs, toUs);
+    },
+  };
+  server.onFrame = ({ seq }) => {
+    if (seq === 300) madeBefore = made;
+    return false;
+  };
+  assert.equal((await runDevice(device(server, { source: slow, ackTimeoutMs: 15_000 }))).acked, seconds);
+  assert.ok(madeBefore < seconds / 2, `${madeBefore} frames were made before the 300th came`);
+});
+
+test('a ward that was told to wait does not come back in one moment', async (context) => {
+  const pauses = await Promise.all(Array.from({ length: 20 }, async () => {
+    const server = await serverOf(context);
+    let told = 0;
+    let waited = NaN;
+    server.onFrame = (frame, socket) => {
+      if (frame.seq !== 3) return false;
+      if (told === 0) {
+        told = performance.now();
+        socket.send(encode('Nack', { epoch: frame.epoch, seq: 3, code: 'overloaded', resend: true, retryAfterMs: 400 }));
+        return true;
+      }
+      if (Number.isNaN(waited)) waited = performance.now() - told;
+      return false;
+    };
+    await runDevice(device(server, { source: synthetic({ seed: 1, durationS: 5 }) }));
+    return waited;
+  }));
+  assert.ok(Math.min(...pauses) >= 400, 'nobody comes earlier than told');
+  assert.ok(Math.max(...pauses) - Math.min(...pauses) > 50, `spread over ${Math.round(Math.max(...pauses) - Math.min(...pauses))} ms`);
+});
+
 test('a Nack with resend is obeyed after its pause; one without passes the frame and is counted', async (context) => {
   const server = await serverOf(context);
   let refused = 0;
@@ -198,9 +243,16 @@ test('[ONCE] frames wait on disk while the server is away and keep their seq ove
   const startUs = Date.now() * 1000 - 3600e6;
   await server.stop();
   const stop = new AbortController();
-  const first = runDevice(device(server, { source: synthetic({ seed: 1, durationS: 50 }), speed: 1000, startUs, bufferDir: folder, signal: stop.signal }));
-  setTimeout(() => stop.abort(), 300);
-  assert.equal((await first).waiting, 50);
+  const source = synthetic({ seed: 1, durationS: 50 });
+  const ends = {
+    ...source,
+    read: (fromUs: number, toUs: number) => {
+      // The last frame is in the buffer in this turn of the event loop.
+      if (toUs === 50e6) setImmediate(() => stop.abort());
+      return source.read(fromUs, toUs);
+    },
+  };
+  assert.equal((await runDevice(device(server, { source: ends, speed: 1000, startUs, bufferDir: folder, signal: stop.signal }))).waiting, 50);
   await server.start();
   const empty = { ...synthetic({ seed: 1 }), durationUs: 0 };
   const summary = await runDevice(device(server, { source: empty, bufferDir: folder }));

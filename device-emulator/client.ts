@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { WebSocket, type RawData } from 'ws';
 import { SpamerError } from '../core/errors.js';
@@ -26,6 +27,8 @@ export interface ClientOptions {
   readonly privateKey: Jwk;
   /** PEM of the authority that signed the server's certificate, the only one to be trusted then; absent: those that Node trusts. */
   readonly ca?: Buffer | undefined;
+  /** Connects in place of the usual way, and knows the server by itself; a failure is tried again. */
+  readonly connect?: ((url: URL) => Promise<Socket>) | undefined;
   readonly buffer: FrameBuffer;
   readonly faults: Faults;
   /** Device clock, µs. */
@@ -59,6 +62,16 @@ const closedForbidden = 4003;
 
 /** Node's codes for a certificate that doesn't verify; waiting won't help. */
 const certificateFaults = /^(DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|UNABLE_TO_|CERT_|ERR_TLS_CERT_)/;
+
+interface Ended {
+  readonly helloed: boolean;
+  /** Of a refused handshake. */
+  readonly status: number | null;
+  readonly code: number;
+  readonly untrusted: boolean;
+}
+
+const unconnected: Ended = { helloed: false, status: null, code: 1006, untrusted: false };
 
 interface Live {
   readonly socket: WebSocket;
@@ -145,11 +158,13 @@ export class DeviceClient {
     });
   }
 
-  #connection(signal: AbortSignal): Promise<{ helloed: boolean; status: number | null; code: number; untrusted: boolean }> {
-    const { url, ca, deviceId, privateKey, now } = this.#options;
+  async #connection(signal: AbortSignal): Promise<Ended> {
+    const { url, ca, connect, deviceId, privateKey, now } = this.#options;
+    const made = connect === undefined ? undefined : await connect(new URL(url)).catch(() => null);
+    if (made === null) return unconnected;
     return new Promise((resolve) => {
       const token = signDeviceToken({ device: deviceId, privateKey, nowMs: Math.floor(now() / 1000) });
-      const socket = new WebSocket(url, subprotocol, { headers: { authorization: `Bearer ${token}` }, perMessageDeflate: false, handshakeTimeout: 10_000, maxPayload: 1024 * 1024, ...(ca === undefined ? {} : { ca }) });
+      const socket = new WebSocket(url, subprotocol, { headers: { authorization: `Bearer ${token}` }, perMessageDeflate: false, handshakeTimeout: 10_000, maxPayload: 1024 * 1024, ...(ca === undefined ? {} : { ca }), ...(made === undefined ? {} : { createConnection: () => made }) });
       let untrusted = false;
       let status: number | null = null;
       let helloed = false;
@@ -285,7 +300,8 @@ export class DeviceClient {
     } else {
       // Known only as "what you sent could not be read": from the first unacknowledged frame on, once more.
       if (!resend) this.#tried(buffer.acked + 1);
-      this.#rewind(retryAfterMs);
+      // Later by a random part: else a whole ward comes back in the same moment that was too much before.
+      this.#rewind(Math.ceil(retryAfterMs * (1 + Math.random() / 2)));
     }
   }
 

@@ -1,4 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
+import type { Socket } from 'node:net';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { FrameBuffer } from './buffer.js';
 import { DeviceClient, type ClientCounts, type CommandHandler, type DeviceEventNote } from './client.js';
 import { Faults, type FaultOptions } from './faults.js';
@@ -11,6 +12,8 @@ export interface DeviceOptions {
   readonly url: string;
   /** PEM of the authority of the server's certificate, where it is a private one. */
   readonly ca?: Buffer;
+  /** Connects in place of the usual way, and knows the server by itself. */
+  readonly connect?: (url: URL) => Promise<Socket>;
   readonly deviceId: string;
   readonly privateKey: Jwk;
   readonly source: Source;
@@ -41,6 +44,9 @@ export interface DeviceSummary extends ClientCounts {
   readonly startUs: number;
 }
 
+/** So long frames are made without a look at the connection, ms: a source that answers at once would fill the whole window before a frame leaves. */
+const turnMsMax = 10;
+
 /** How far back an endless source begins when it is to be played faster than time runs. */
 const historyS = 3600;
 
@@ -55,8 +61,8 @@ export async function runDevice(options: DeviceOptions): Promise<DeviceSummary> 
   const startedAtUs = Date.now() * 1000;
   const now = (): number => faults.deviceTime(Date.now() * 1000, startedAtUs);
   const buffer = new FrameBuffer({ folder: options.bufferDir ?? null, ...(options.bufferBytesMax === undefined ? {} : { bytesMax: options.bufferBytesMax }) });
-  const { url, ca, deviceId, privateKey, onEvent, onCommand, ackTimeoutMs, statusMs, backoffMs } = options;
-  const client = new DeviceClient({ url, ca, deviceId, privateKey, buffer, faults, now, startedAtUs, onEvent, onCommand, ackTimeoutMs, statusMs, backoffMs });
+  const { url, ca, connect, deviceId, privateKey, onEvent, onCommand, ackTimeoutMs, statusMs, backoffMs } = options;
+  const client = new DeviceClient({ url, ca, connect, deviceId, privateKey, buffer, faults, now, startedAtUs, onEvent, onCommand, ackTimeoutMs, statusMs, backoffMs });
   const produced = { frames: 0, samples: 0 };
   const startUs = options.startUs ?? startOf(options, startedAtUs);
   const connected = client.run(signal).finally(() => stop.abort());
@@ -90,6 +96,7 @@ interface Production {
 
 async function produce({ options, startUs, startedAtUs, signal, faults, buffer, client, now, produced }: Production): Promise<void> {
   const { source, frameSeconds = 1, speed = 1 } = options;
+  let turnEnds = performance.now() + turnMsMax;
   for await (const frame of cutFrames({ source, startUs, frameSeconds, deviceTime: (us) => faults.deviceTime(us, Math.max(startUs, startedAtUs)) })) {
     await due(frame, speed, startUs, startedAtUs, signal);
     if (speed === 'max') await client.room(signal);
@@ -98,6 +105,9 @@ async function produce({ options, startUs, startedAtUs, signal, faults, buffer, 
     produced.frames += 1;
     produced.samples += frame.samples;
     client.offer();
+    if (performance.now() < turnEnds) continue;
+    await nextTurn();
+    turnEnds = performance.now() + turnMsMax;
   }
 }
 

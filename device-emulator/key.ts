@@ -82,6 +82,12 @@ export function signKeyReplacement(device: string, old: DeviceKey, next: DeviceK
   return { token: signToken({ device, privateKey: old.privateKey }, 'spamer-key', thumbprint), proof: signed(next.privateKey, {}, { aud: 'spamer-key', device }) };
 }
 
+/** What a service account signs to be given a token (RFC 7523). */
+export function signAssertion(privateKey: Jwk, { account, audience, jti, nowMs = Date.now(), ageS = 60 }: { readonly account: string; readonly audience: string; readonly jti: string; readonly nowMs?: number; readonly ageS?: number }): string {
+  const iat = Math.floor(nowMs / 1000);
+  return signed(privateKey, {}, { iss: account, sub: account, aud: audience, iat, exp: iat + ageS, jti });
+}
+
 function signed(privateKey: Jwk, header: object, claims: object): string {
   const elliptic = privateKey['kty'] === 'EC';
   const data = `${base64url({ alg: elliptic ? 'ES256' : 'EdDSA', typ: 'JWT', ...header })}.${base64url(claims)}`;

@@ -12,7 +12,7 @@ import { demoFolder, together, wardBeds } from './ward.js';
 test('the ward has 12 beds, recorded and synthetic, each with signals that the platform knows, moving every second', async () => {
   const beds = wardBeds();
   assert.deepEqual(beds.map(({ bed }) => bed), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
-  assert.equal(beds.filter(({ origin }) => origin === 'recorded').length, 6);
+  assert.equal(beds.filter(({ origin }) => origin === 'recorded').length, 5);
   for (const { open, origin, title } of beds) {
     const source = await open();
     assert.equal(source.origin, origin);
@@ -25,6 +25,13 @@ test('the ward has 12 beds, recorded and synthetic, each with signals that the p
     }
     assert.equal(frames, 200, title);
   }
+});
+
+test('eleven beds send a heart rate and fewer an oxygen saturation: one signal of the demo reaches the smallest cell that is published, and others do not', async () => {
+  const signals = await Promise.all(wardBeds().map(async ({ open }) => (await open()).signals));
+  const bedsWith = (name: string): number => signals.filter((of) => of.some(({ code }) => signalOf(code)?.name === name)).length;
+  assert.equal(bedsWith('MDC_ECG_HEART_RATE'), 11);
+  assert.ok(bedsWith('MDC_PULS_OXIM_SAT_O2') < 11);
 });
 
 test('the excerpts are at most 2 MB, and each is named in demo/README.md', async () => {

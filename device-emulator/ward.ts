@@ -61,6 +61,7 @@ function made(bed: number, title: string, profile: Partial<Profile>): Bed {
 
 const oximetry = csvMappings['oximetry-hypoxia'];
 
+/** Eleven of them send a heart rate: as many patients as a published cell needs, so that the demo's study has an answer that is shown, and others that are not. */
 export function wardBeds(folder: string = demoFolder): readonly Bed[] {
   return [
     recorded(1, 'ECG, pleth and breath at rest (NeuroKit)', [['neurokit-rest.csv', csvMappings.neurokit]], folder),
@@ -71,7 +72,7 @@ export function wardBeds(folder: string = demoFolder): readonly Bed[] {
     made(6, 'athlete, slow heart', { heartRate: 48, breathRate: 11, systolic: 112, diastolic: 64 }),
     recorded(7, 'induced hypoxia, 2 (oximetry-phone-cam-data)', [['oximetry-100002.csv', oximetry]], folder),
     made(8, 'high blood pressure', { heartRate: 84, systolic: 168, diastolic: 98, spo2: 95 }),
-    recorded(9, 'pulse wave (HeartPy)', [['heartpy-data2.csv', csvMappings['heartpy-data2']]], folder),
+    made(9, 'older adult, at rest', { heartRate: 66, breathRate: 16, spo2: 96, systolic: 138, diastolic: 74, temperature: 36.6 }),
     made(10, 'short of breath', { heartRate: 104, breathRate: 29, spo2: 90 }),
     recorded(11, 'induced hypoxia, 3 (oximetry-phone-cam-data)', [['oximetry-100003.csv', oximetry]], folder),
     made(12, 'adult, asleep', { heartRate: 58, breathRate: 12, systolic: 104, diastolic: 62, temperature: 36.4 }),
@@ -83,7 +84,7 @@ export interface WardDevice {
   readonly privateKey: Jwk;
 }
 
-export interface WardOptions extends Pick<DeviceOptions, 'signal' | 'frameSeconds' | 'faults'> {
+export interface WardOptions extends Pick<DeviceOptions, 'signal' | 'connect' | 'frameSeconds' | 'faults'> {
   readonly url: string;
   /** One for each bed, in the order of `wardBeds`. */
   readonly devices: readonly WardDevice[];

@@ -1,5 +1,6 @@
 import type { Clock } from '../core/clock.js';
 import { SpamerError, toSpamerError, type ErrorCode } from '../core/errors.js';
+import type { Journal } from '../core/journal.js';
 import { limits } from '../core/limits.js';
 import type { NewRecord, StateWrite, Writer } from '../log/log.js';
 import type { Counters } from './counters.js';
@@ -12,6 +13,7 @@ export interface GroupCommitParts {
   /** Non-decreasing over restarts too: `receivedAt` of the blocks. */
   readonly clock: Clock;
   readonly counters: Counters;
+  readonly journal: Journal;
   /** Shortest time from one flush's start to the next; frames that come meanwhile share the flush. */
   readonly coalesceMs: number;
   /** The session's flush is durable [DURABLE]. */
@@ -32,6 +34,9 @@ interface Flush {
   readonly joined: readonly Joined[];
 }
 
+/** So long a refusal counts for `failing`: devices that were told to wait come back sooner, and with none of them nobody would ever learn that all is well. */
+const failingMs = 10_000;
+
 /**
  * One flush at a time; all that arrives during it shares the next. A flush holds one block per device (binding, epoch), and
  * the devices' marks in the same transaction [ONCE]; what it holds is told only after the commit resolved [DURABLE].
@@ -43,9 +48,16 @@ export class GroupCommit {
   #running: Promise<void> | null = null;
   #timer: NodeJS.Timeout | NodeJS.Immediate | null = null;
   #startedMs = -Infinity;
+  /** Why the last commit was refused, and when. */
+  #refused: { readonly code: ErrorCode; readonly atMs: number } | null = null;
 
   constructor(parts: GroupCommitParts) {
     this.#parts = parts;
+  }
+
+  /** Why nothing is acked at present, or null. */
+  get failing(): ErrorCode | null {
+    return this.#refused !== null && this.#parts.clock.elapsedMs() - this.#refused.atMs < failingMs ? this.#refused.code : null;
   }
 
   enqueue(session: Session): void {
@@ -115,15 +127,24 @@ export class GroupCommit {
       this.#failed(flush, toSpamerError(cause, 'log_failed', 'commit failed', this.#parts.topic));
       return;
     }
+    this.#went();
     this.#parts.counters.flushed(this.#parts.clock.elapsedMs() - this.#startedMs);
     for (const joined of flush.joined) joined.done();
     for (const [session, state] of flush.sessions) this.#parts.onDurable(session, state);
   }
 
+  /** Told once, not for each of the refusals that follow. */
   #failed(flush: Flush, error: SpamerError): void {
+    if (this.#refused?.code !== error.code) this.#parts.journal.error('the log refuses; nothing is acked until it takes frames again', { code: error.code, topic: this.#parts.topic });
+    this.#refused = { code: error.code, atMs: this.#parts.clock.elapsedMs() };
     this.#parts.counters.flushesFailed += 1;
     for (const joined of flush.joined) joined.failed(error);
     for (const [session] of flush.sessions) this.#parts.onFailed(session, error.code);
+  }
+
+  #went(): void {
+    if (this.#refused !== null) this.#parts.journal.info('the log takes frames again', { topic: this.#parts.topic });
+    this.#refused = null;
   }
 
   #gather(): Flush {

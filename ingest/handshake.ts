@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Clock } from '../core/clock.js';
-import { SpamerError } from '../core/errors.js';
+import { SpamerError, type ErrorCode } from '../core/errors.js';
 import { limits } from '../core/limits.js';
 import type { DeviceId } from '../core/ids.js';
 import type { StateWrite, Writer } from '../log/log.js';
@@ -15,6 +15,14 @@ export interface DeviceToken {
 export interface TokenVerifier {
   /** Signature by the device's registered key, audience, times. @throws SpamerError `unauthenticated`. */
   verify(token: string): Promise<DeviceToken>;
+}
+
+/** Where decisions at the door are written down; app joins it with the audit. */
+export interface DoorBook {
+  /** The device is let in when this resolves. @throws SpamerError `audit_failed`: it is not. */
+  admitted(device: DeviceId): Promise<void>;
+  /** Counted, and never waited for. */
+  refused(code: ErrorCode): void;
 }
 
 const table = 'tokens';

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { WebSocket } from 'ws';
 import { SpamerError, type ErrorCode } from '../core/errors.js';
 import { deviceId, patientId, type DeviceId, type PatientId } from '../core/ids.js';
-import { silentJournal } from '../core/journal.js';
+import { silentJournal, type Journal } from '../core/journal.js';
 import type { NewRecord, Transaction, Writer } from '../log/log.js';
 import { decode, header, messageName } from '../schemas/codec.js';
 import { decodeFrameBodies, encodeFrameBody, type DecodedFrame } from '../schemas/frames.js';
@@ -58,6 +58,18 @@ export class MemoryWriter implements Writer {
 export class Ward {
   readonly entries = new Map<DeviceId, DeviceEntry>();
   readonly keys = new Map<PatientId, Buffer>();
+  /** What the door wrote down; `bookFails`: nothing can be. */
+  readonly admitted: DeviceId[] = [];
+  readonly refused: string[] = [];
+  bookFails = false;
+  readonly book = {
+    admitted: (device: DeviceId): Promise<void> => {
+      if (this.bookFails) return Promise.reject(new SpamerError('audit_failed', 'not now'));
+      this.admitted.push(device);
+      return Promise.resolve();
+    },
+    refused: (code: string): void => { this.refused.push(code); },
+  };
 
   addDevice(bindings?: DeviceEntry['bindings']): DeviceId {
     const device = newDevice();
@@ -119,9 +131,9 @@ const uuid = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex').r
 
 export type SettingsChange = Partial<Omit<IngestSettings, 'limits'>> & { readonly limits?: Partial<IngestSettings['limits']> };
 
-export function startIngest(writer: Writer, ward: Ward, change: SettingsChange = {}): Promise<IngestServer> {
+export function startIngest(writer: Writer, ward: Ward, change: SettingsChange = {}, journal: Journal = silentJournal): Promise<IngestServer> {
   const settings = { ...ingestDefaults, port: 0, ...change, limits: { ...ingestDefaults.limits, ...change.limits } };
-  return IngestServer.start({ writer, devices: ward, tokens: ward, sealFor: (patient) => ward.sealFor(patient), journal: silentJournal, settings });
+  return IngestServer.start({ writer, devices: ward, tokens: ward, book: ward.book, sealFor: (patient) => ward.sealFor(patient), journal, settings });
 }
 
 /** One reading a frame. */

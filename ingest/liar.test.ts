@@ -282,10 +282,11 @@ test(`${handshakesMax} handshakes that lie are each answered as named, open noth
   const honest = new Honest(door);
   await until('the honest device is heard', () => Promise.resolve(honest.acked > 0));
   const answers = new Map<string, Record<string, number>>();
-  for (let at = 0; at < handshakesMax; at += 50) {
-    await Promise.all(range(at, Math.min(at + 49, handshakesMax - 1)).map(async (each) => {
-      const [name, make] = handshakeLies[each % handshakeLies.length] ?? assert.fail();
-      const status = await handshake(door.server.port, make(casts[each % 2] as Cast));
+  // Many at once: some lies are a request that never ends, and each of these takes its half second.
+  for (let at = 0; at < handshakesMax; at += 200) {
+    await Promise.all(range(at, Math.min(at + 199, handshakesMax - 1)).map(async (each) => {
+      const [name, make, expected] = handshakeLies[each % handshakeLies.length] ?? assert.fail();
+      const status = await handshake(door.server.port, make(casts[each % 2] as Cast), expected === 'cut' ? 500 : 10_000);
       const counted = answers.get(name) ?? {};
       counted[status] = (counted[status] ?? 0) + 1;
       answers.set(name, counted);
@@ -298,8 +299,8 @@ test(`${handshakesMax} handshakes that lie are each answered as named, open noth
   assert.deepEqual(await storedSeqs(door, honest.device), range(1, honest.acked));
 });
 
-/** Status code of the answer; `cut` when half a second brings none. */
-function handshake(port: number, request: string): Promise<string> {
+/** Status code of the answer; `cut` when none comes in that time. An answer may take long on a busy machine; only a request that is not whole has none. */
+function handshake(port: number, request: string, timeoutMs: number): Promise<string> {
   return new Promise((resolve) => {
     const socket = connect(port, '127.0.0.1', () => socket.write(request, 'latin1'));
     let head = '';
@@ -308,8 +309,7 @@ function handshake(port: number, request: string): Promise<string> {
       resolve(status);
       socket.destroy();
     };
-    // An answer may take long on a busy machine; only a request that is not whole has none.
-    const timer = setTimeout(() => end('cut'), request.endsWith('\r\n\r\n') ? 10_000 : 500);
+    const timer = setTimeout(() => end('cut'), timeoutMs);
     socket.on('data', (bytes) => {
       head += bytes.toString('latin1');
       if (head.length >= 12) end(head.slice(9, 12));

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { test, type TestContext } from 'node:test';
 import { WebSocket } from 'ws';
+import type { JournalFields } from '../core/journal.js';
 import { encode, header } from '../schemas/codec.js';
 import { encodeFrameBody } from '../schemas/frames.js';
 import { frameMessage, MemoryWriter, numericFrame, startIngest, TestDevice, Ward, type SettingsChange } from './ingest.fixture.js';
@@ -40,6 +41,20 @@ test('frames are stored sealed and in order before their ack, with the mark in t
   assert.equal(server.connected()[0]?.seq, 200);
 });
 
+test('[DENY] a device is let in only with its entry, and every refusal at the door is told by its code', async (t) => {
+  const { ward, server } = await setUp(t);
+  const id = ward.addDevice();
+  ward.bookFails = true;
+  await assert.rejects(TestDevice.connect(server.url, ward.token(id)), /503/);
+  assert.equal(server.counters.connections, 0);
+  ward.bookFails = false;
+  await assert.rejects(TestDevice.connect(server.url, 'nonsense'), /401/);
+  const device = await TestDevice.connect(server.url, ward.token(id));
+  device.send(numericFrame(1, 1));
+  await device.until(() => device.acked === 1);
+  assert.deepEqual([ward.admitted, ward.refused], [[id], ['audit_failed', 'unauthenticated']]);
+});
+
 test('no ack is sent while the commit is under way, nor when it fails [DURABLE]', async (t) => {
   const { writer, ward, server } = await setUp(t, { retryAfterMs: 20 });
   const device = await TestDevice.connect(server.url, ward.token(ward.addDevice()));
@@ -61,6 +76,29 @@ test('no ack is sent while the commit is under way, nor when it fails [DURABLE]'
   await device.until(() => device.acked === 5);
   assert.deepEqual(storedSeqs(ward, writer), range(1, 5));
   assert.equal(server.counters.pendingFrames, 0);
+});
+
+test('what the log refuses is said once, and once when it goes on; meanwhile the server is failing [DURABLE]', async (t) => {
+  const said: string[] = [];
+  const say = (what: string, { code }: JournalFields = {}): void => { said.push(`${code ?? 'well'}: ${what}`); };
+  const [writer, ward] = [new MemoryWriter(), new Ward()];
+  const server = await startIngest(writer, ward, { retryAfterMs: 20 }, { info: say, warn: say, error: say });
+  t.after(() => server.stop());
+  const device = await TestDevice.connect(server.url, ward.token(ward.addDevice()));
+  assert.equal(server.failing, null);
+  writer.fail = 'disk_full';
+  for (const nacks of [1, 2, 3]) {
+    device.send(numericFrame(1, 1));
+    await device.until(() => device.nacks.length >= nacks);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  assert.equal(server.failing, 'disk_full');
+  assert.equal(said.length, 1, said.join('; '));
+  writer.fail = null;
+  device.send(numericFrame(1, 1));
+  await device.until(() => device.acked === 1);
+  assert.equal(server.failing, null);
+  assert.deepEqual(said.map((line) => line.split(':')[0]), ['disk_full', 'well']);
 });
 
 test('resends are acked again and stored once, over a restart too [ONCE]', async (t) => {

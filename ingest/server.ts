@@ -1,5 +1,5 @@
 import uws from 'uWebSockets.js';
-import type { HttpRequest, HttpResponse, TemplatedApp, us_listen_socket, us_socket_context_t } from 'uWebSockets.js';
+import type { HttpRequest, HttpResponse, TemplatedApp, us_socket_context_t } from 'uWebSockets.js';
 import { monotone, systemClock, type Clock } from '../core/clock.js';
 import { SpamerError, toSpamerError, type ErrorCode } from '../core/errors.js';
 import { uuidBytes, micros, type DeviceId } from '../core/ids.js';
@@ -12,7 +12,8 @@ import type { Binding, DeviceDirectory, DeviceEntry, SealFor } from './bindings.
 import { closeCodes, Connection } from './connection.js';
 import { Counters } from './counters.js';
 import { GroupCommit } from './group-commit.js';
-import { bearerToken, UsedTokens, type TokenVerifier } from './handshake.js';
+import { bearerToken, UsedTokens, type DoorBook, type TokenVerifier } from './handshake.js';
+import { Listener, type ListenerSettings } from './listener.js';
 import { Lobby } from './lobby.js';
 import type { DeviceState } from './mark.js';
 import { Rate } from './rate.js';
@@ -25,12 +26,7 @@ export const streamPath = '/v1/stream';
 
 type IngestLimits = { readonly [K in keyof typeof coreLimits]: number };
 
-export interface IngestSettings {
-  readonly host: string;
-  /** 0: any free port. */
-  readonly port: number;
-  /** null: clear WebSocket, for localhost or behind a TLS proxy. */
-  readonly tls: { readonly certFile: string; readonly keyFile: string } | null;
+export interface IngestSettings extends ListenerSettings {
   readonly topic: string;
   readonly partitions: number;
   /** Per device. */
@@ -66,6 +62,7 @@ export interface IngestParts {
   readonly writer: Writer;
   readonly devices: DeviceDirectory;
   readonly tokens: TokenVerifier;
+  readonly book: DoorBook;
   readonly sealFor: SealFor;
   readonly journal: Journal;
   readonly settings: IngestSettings;
@@ -90,8 +87,6 @@ interface SocketData {
   readonly connection: Connection;
 }
 
-/** uWebSockets' LIBUS_LISTEN_EXCLUSIVE_PORT, an enum that exists in its typings only. */
-const exclusivePort = 1;
 const expireEveryMs = 60_000;
 const farewellMs = 50;
 
@@ -107,16 +102,14 @@ export class IngestServer {
   readonly #commit: GroupCommit;
   readonly #commands = new Commands();
   readonly #receiver: Receiver;
-  readonly #app: TemplatedApp;
   readonly #lobby: Lobby;
+  #listener: Listener | null = null;
   #expiry: NodeJS.Timeout | null = null;
   #stopping: Promise<void> | null = null;
-  #port = 0;
 
   /** Listens when the promise resolves. @throws SpamerError `port_taken`, `config_invalid` (certificate), and what the writer throws. */
   static async start(parts: IngestParts): Promise<IngestServer> {
-    const app = newApp(parts.settings.tls);
-    const server = new IngestServer(parts, await resumedClock(parts), app, await UpgradeCork.open());
+    const server = new IngestServer(parts, await resumedClock(parts), await UpgradeCork.open());
     try {
       await server.#open();
     } catch (error) {
@@ -126,7 +119,7 @@ export class IngestServer {
     return server;
   }
 
-  private constructor(parts: IngestParts, clock: Clock, app: TemplatedApp, cork: UpgradeCork) {
+  private constructor(parts: IngestParts, clock: Clock, cork: UpgradeCork) {
     const { settings } = parts;
     const { counters } = this;
     this.#parts = parts;
@@ -139,22 +132,27 @@ export class IngestServer {
       topic: settings.topic,
       clock,
       counters,
+      journal: parts.journal,
       coalesceMs: settings.coalesceMs,
       onDurable: (session, state) => this.#durable(session, state),
       onFailed: (session, code) => this.#failed(session, code),
     });
     this.#receiver = new Receiver({ ...settings, clock: parts.clock ?? systemClock, counters, commit: this.#commit, commands: this.#commands });
     this.#lobby = new Lobby({ halfOpenMax: settings.limits.halfOpenMax, socketsMax: settings.socketsMax }, counters);
-    this.#app = app;
   }
 
   get port(): number {
-    return this.#port;
+    return this.#listener?.port ?? 0;
   }
 
   get url(): string {
     const { host, tls } = this.#parts.settings;
-    return `${tls === null ? 'ws' : 'wss'}://${host.includes(':') ? `[${host}]` : host}:${this.#port}${streamPath}`;
+    return `${tls === null ? 'ws' : 'wss'}://${host.includes(':') ? `[${host}]` : host}:${this.port}${streamPath}`;
+  }
+
+  /** Why the log takes no frames at present, or null. */
+  get failing(): ErrorCode | null {
+    return this.#commit.failing;
   }
 
   connected(): readonly ConnectedDevice[] {
@@ -186,6 +184,14 @@ export class IngestServer {
     if (session !== undefined) await this.#renew(session);
   }
 
+  /**
+   * Connections from now on get the certificate that the files hold now; open ones go on. Nothing to do without TLS.
+   * @throws SpamerError `config_invalid` when they hold none; then the old one stays.
+   */
+  renewCertificate(): void {
+    if (this.#stopping === null && this.#parts.settings.tls !== null) this.#listener?.renew();
+  }
+
   async #renew(session: Session): Promise<void> {
     const turn = ++session.renewals;
     const entry = await this.#parts.devices.deviceEntry(session.device);
@@ -206,8 +212,7 @@ export class IngestServer {
   async #open(): Promise<void> {
     const expired = await this.#used.load(this.#parts.writer);
     if (expired.length > 0) await this.#parts.writer.commit({ records: [], state: expired });
-    this.#route();
-    await this.#listen();
+    this.#listener = await Listener.open(this.#parts.settings, (app) => this.#route(app));
     this.#expiry = setInterval(() => this.#expire(), expireEveryMs).unref();
   }
 
@@ -217,10 +222,10 @@ export class IngestServer {
     if (expired.length > 0) this.#commit.join(expired).catch(() => undefined);
   }
 
-  #route(): void {
+  #route(app: TemplatedApp): void {
     const { limits } = this.#parts.settings;
-    this.#lobby.watch(this.#app);
-    this.#app.ws<SocketData>(streamPath, {
+    this.#lobby.watch(app);
+    app.ws<SocketData>(streamPath, {
       compression: uws.DISABLED,
       maxPayloadLength: limits.messageBytesMax,
       maxBackpressure: limits.socketBackpressureBytesMax,
@@ -244,25 +249,8 @@ export class IngestServer {
         this.#closed(session, connection);
       },
     });
-    this.#app.any('/*', (res) => {
+    app.any('/*', (res) => {
       res.writeStatus('404 Not Found').end(undefined, true);
-    });
-  }
-
-  #listen(): Promise<void> {
-    const { host, port } = this.#parts.settings;
-    return new Promise((resolve, reject) => {
-      const listening = (socket: us_listen_socket | false): void => {
-        if (socket === false) {
-          reject(new SpamerError('port_taken', 'the device port is taken or not ours', { where: `${host}:${port}` }));
-          return;
-        }
-        this.#port = uws.us_socket_local_port(socket);
-        resolve();
-      };
-      // Without the option a second process could share the port unnoticed. The typings lack this form of the call.
-      const app = this.#app as unknown as { listen(host: string, port: number, options: number, done: typeof listening): void };
-      app.listen(host, port, exclusivePort, listening);
     });
   }
 
@@ -277,6 +265,7 @@ export class IngestServer {
 
     const refuse = (code: ErrorCode): void => {
       this.counters.handshakesRefused += 1;
+      this.#parts.book.refused(code);
       if (!aborted) res.cork(() => res.writeStatus(statusLines[code] ?? '500 Internal Server Error').end(undefined, true));
     };
     const full = this.#full();
@@ -320,6 +309,8 @@ export class IngestServer {
       // Read when the session can be found: whoever bars the device from now on finds it too.
       await this.#renew(session);
       if (session.barred) throw new SpamerError('unauthenticated', 'device not active');
+      // No entry, no act [DENY]; frames wait for none.
+      await this.#parts.book.admitted(token.device);
     } catch (error) {
       this.#sessions.release(session);
       throw error;
@@ -406,7 +397,7 @@ export class IngestServer {
     for (const session of [...this.#sessions.all()]) session.connection?.close(closeCodes.stopping, 'stopping');
     // Time for the close frames to leave before the sockets, the listening one too, are torn down.
     await new Promise((resolve) => setTimeout(resolve, farewellMs));
-    this.#app.close();
+    this.#listener?.close();
     this.#cork.close();
   }
 }
@@ -419,21 +410,13 @@ function offeredWindowBytes({ windowBytes, windowBytesMin, pendingBytesMax }: In
   return Math.max(windowBytesMin, Math.min(windowBytes, Math.floor(pendingBytesMax / 2 / Math.max(1, connections))));
 }
 
-function newApp(tls: IngestSettings['tls']): TemplatedApp {
-  if (tls === null) return uws.App();
-  try {
-    return uws.SSLApp({ cert_file_name: tls.certFile, key_file_name: tls.keyFile });
-  } catch (cause) {
-    throw new SpamerError('config_invalid', 'tls_cert_file and tls_key_file: must be readable PEM files that fit each other', { where: tls.certFile, cause });
-  }
-}
-
 /** All refusals of a token look the same. */
 const statusLines: Partial<Record<ErrorCode, string>> = {
   unauthenticated: '401 Unauthorized',
   bad_request: '400 Bad Request',
   overloaded: '503 Service Unavailable',
   stopping: '503 Service Unavailable',
+  audit_failed: '503 Service Unavailable',
   disk_full: '503 Service Unavailable',
   log_failed: '503 Service Unavailable',
   unreachable: '503 Service Unavailable',

@@ -15,6 +15,8 @@ const count = Number(process.env['SPAMER_SILENT'] ?? 2000);
 /** Of this process while the whole crowd stands at the door; what one silent socket may cost it is 8 KiB. */
 const memoryBoundBytes = 48 * 2 ** 20 + count * 8192;
 const openFiles = openFilesMax();
+/** A connection that the system refuses to finish takes 130 s to fail. */
+const gatherMsMax = 150_000;
 const skip = openFiles !== null && openFiles < count + 1500 ? `${count} sockets need more open files than the ${openFiles} allowed (ulimit -Hn)` : false;
 
 async function openDoor(t: TestContext): Promise<Door> {
@@ -42,6 +44,7 @@ class Silence {
         else this.closed = note.count;
       });
       child.on('exit', () => reject(new Error('the crowd is gone')));
+      setTimeout(() => reject(new Error('the crowd did not gather')), gatherMsMax).unref();
     });
     this.connected.catch(() => undefined);
     t.after(() => child.kill('SIGKILL'));

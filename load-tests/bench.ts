@@ -1,11 +1,17 @@
 import { parseArgs } from 'node:util';
+import { aggregate } from './aggregate.js';
+import { wireBytes } from './bytes.js';
+import { tls } from './encrypted.js';
+import { latencyRows } from './latency.js';
 import { oneDevice, thousandDevices } from './parts.js';
 import { printed, say, type Row } from './report.js';
+import { securityCosts } from './security.bench.js';
+import { ward } from './ward.js';
 import { wholeWay, wholeWayAtBest } from './whole-way.js';
 
 /**
- * `npm run bench -- [one-device] [thousand-devices] [whole-way]`: speed as ratios against a named peer in the same run, all guarantees
- * on. A part counts what is stored before it prints a speed. `--quick` sends a tenth; `--json` prints one value; exit 1 below what is needed.
+ * `npm run bench -- [PART…]` (one-device, thousand-devices, whole-way, latency, ward, tls, bytes, aggregate, security): speed as ratios against a
+ * named peer or limit in the same run, all guarantees on. A part counts what is stored before it prints a speed. `--quick` sends a tenth; `--json` prints one value; exit 1 below what is needed.
  */
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -18,6 +24,12 @@ const parts: Readonly<Record<string, () => Promise<Row[]>>> = {
   'one-device': () => oneDevice(values.quick),
   'thousand-devices': () => thousandDevices(values.quick),
   'whole-way': async () => (pace === undefined ? wholeWayAtBest(seconds) : (await wholeWay({ samplesPerS: Number(pace), seconds })).rows),
+  'latency': () => latencyRows(values.quick),
+  'ward': () => ward(values.quick),
+  'tls': () => tls(values.quick),
+  'bytes': () => wireBytes(),
+  'aggregate': () => aggregate(values.quick),
+  'security': () => securityCosts(values.quick),
 };
 const unknown = positionals.filter((name) => !(name in parts));
 if (unknown.length > 0) throw new RangeError(`no such part: ${unknown.join(', ')}; there are ${Object.keys(parts).join(', ')}`);

@@ -18,6 +18,15 @@ export interface SendOptions {
   readonly start?: Start;
   /** Messages in flight, where less than Hello grants. */
   readonly windowMax?: number;
+  /** How long after the others this one begins. */
+  readonly phaseMs?: number;
+  /**
+   * Called with each message's ms from when it was due to its ack, at a pace: a generator or a window that is late counts, so that waiting
+   * hides nothing ("coordinated omission").
+   */
+  readonly onLatency?: (ms: number) => void;
+  /** PEM of the certificate that a `wss:` address must show. */
+  readonly authority?: Buffer;
 }
 
 const paceEveryMs = 20;
@@ -27,7 +36,7 @@ const paceEveryMs = 20;
  * the last frame is acked. Fails on any Nack, loss or step back.
  */
 export async function sendAll(url: string, token: string, load: Load, options: SendOptions = {}): Promise<Sent> {
-  const connection = await openRaw(url, token);
+  const connection = await openRaw(url, token, options.authority);
   return new Promise((resolve, reject) => new Sending(connection, load, options, resolve, reject));
 }
 
@@ -53,6 +62,8 @@ class Sending {
   readonly #messagesPerS: number;
   readonly #windowMax: number;
   readonly #start: Start;
+  readonly #phaseMs: number;
+  readonly #onLatency: ((ms: number) => void) | undefined;
   readonly #resolve: (sent: Sent) => void;
   readonly #reject: (error: Error) => void;
   #acked = 0;
@@ -67,6 +78,8 @@ class Sending {
     this.#messagesPerS = options.messagesPerS ?? Infinity;
     this.#windowMax = options.windowMax ?? Infinity;
     this.#start = options.start ?? new Start(1);
+    this.#phaseMs = options.phaseMs ?? 0;
+    this.#onLatency = options.onLatency;
     this.#resolve = resolve;
     this.#reject = reject;
     connection.onClose = () => this.#fail(`the server closed the connection after ack ${this.#acked}`);
@@ -84,7 +97,7 @@ class Sending {
     const { framesPerMessage, bytesPerMessage } = this.#load;
     this.#windowMessages = Math.max(1, Math.floor(Math.min(windowFrames / framesPerMessage, windowBytes / bytesPerMessage, this.#windowMax)));
     this.#start.ready();
-    void this.#start.go.then((atMs) => this.#begin(atMs));
+    void this.#start.go.then((atMs) => (this.#phaseMs === 0 ? this.#begin(atMs) : void setTimeout(() => this.#begin(performance.now()), this.#phaseMs)));
   }
 
   #begin(atMs: number): void {
@@ -105,10 +118,21 @@ class Sending {
   #ack(seq: number): void {
     const { starts, framesPerMessage } = this.#load;
     if (seq < this.#acked || seq > this.#next * framesPerMessage) return this.#fail(`ack ${seq} after ${this.#acked}, sent ${this.#next * framesPerMessage}`);
+    if (this.#onLatency !== undefined) this.#tellLatency(this.#onLatency, seq);
     this.#acked = seq;
-    if (seq < (starts.length - 1) * framesPerMessage) return this.#pump();
+    // Where latency is told, only the pace sends: what an ack let out before its tick would look quicker than it was.
+    if (seq < (starts.length - 1) * framesPerMessage) return this.#onLatency === undefined ? this.#pump() : undefined;
     this.#close();
     this.#resolve({ frames: seq, seconds: (performance.now() - this.#beginMs) / 1000 });
+  }
+
+  /** A message is due at the first tick of the pace at which its time has come. */
+  #tellLatency(tell: (ms: number) => void, seq: number): void {
+    const { framesPerMessage } = this.#load;
+    const now = performance.now() - this.#beginMs;
+    for (let message = Math.floor(this.#acked / framesPerMessage); message < Math.floor(seq / framesPerMessage); message++) {
+      tell(Math.max(0, now - Math.ceil((((message + 1) / this.#messagesPerS) * 1000) / paceEveryMs) * paceEveryMs));
+    }
   }
 
   #fail(what: string): void {

@@ -18,7 +18,7 @@ export const message = (...bodies: readonly Buffer[]): Buffer => framed(Buffer.c
 /** Frames of one numeric reading each, a millisecond apart, the last one a minute ago. */
 export function readings(count: number, framesPerMessage: number): Load {
   const t0 = (Date.now() - count - 60_000) * 1000;
-  return load(count, framesPerMessage, (seq) => reading(seq, t0 + seq * 1000, 60 + (seq % 40)));
+  return framesLoad(count, framesPerMessage, (seq) => reading(seq, t0 + seq * 1000, 60 + (seq % 40)));
 }
 
 /** Frames of `samples` ECG samples at 250 Hz, one after the other, the last one a minute ago. */
@@ -27,10 +27,11 @@ export function waves(count: number, samples: number, framesPerMessage: number):
   const t0 = (Date.now() - 60_000) * 1000 - count * spanUs;
   const wave = Int32Array.from({ length: samples }, (_, index) => Math.round(40 * Math.sin(index / 9) + 300 * Math.exp(-(((index % 200) - 100) ** 2) / 30)));
   const frame = (seq: number): Buffer => encodeFrameBody({ epoch: 1, seq, sentAt: t0 + seq * spanUs, waveforms: [{ code: ecgLeadII, unit: millivolt, t0: t0 + (seq - 1) * spanUs, periodNs: 4_000_000, scale: 0.005, offset: 0, samples: wave }], numerics: [], events: [] });
-  return load(count, framesPerMessage, frame);
+  return framesLoad(count, framesPerMessage, frame);
 }
 
-function load(count: number, framesPerMessage: number, body: (seq: number) => Buffer): Load {
+/** A load of frames whose bodies `body` gives by seq, from 1. */
+export function framesLoad(count: number, framesPerMessage: number, body: (seq: number) => Buffer): Load {
   if (count % framesPerMessage !== 0) throw new RangeError('a load is of whole messages');
   const messages: Buffer[] = [];
   const starts = new Float64Array(count / framesPerMessage + 1);

@@ -1,46 +1,41 @@
 import { sendAll, Start, type Sent } from './generator.js';
-import { readings, waves } from './loads.js';
-import { bareSink, mosquitto } from './peers.js';
+import { waves } from './loads.js';
+import { bareSink } from './peers/bare.js';
+import { grpcStream } from './peers/grpc.js';
+import { mosquitto } from './peers/mosquitto.js';
+import { jetStream } from './peers/nats.js';
+import { ours } from './peers/ours.js';
+import type { Peer } from './peers/peer.js';
 import { peakMemoryMb, spent, threadSeconds } from './process.js';
 import { say, thousands, type Row } from './report.js';
-import { enrol, fresh, settle, tokenOf, type Device } from './server.js';
+import { inRounds, ratios, type Measured } from './rounds.js';
+import { enrol, fresh, settle, tokenOf } from './server.js';
 
-/**
- * 1,000,000 single-reading frames from one device, each durably acked, against Mosquitto QoS 1. The two take turns, since a machine's
- * speed drifts within a minute; the round with the median ratio is what is printed.
- */
+/** What a device's frames must be faster than, and by how much; the lower need is for one frame a message. */
+const against: ReadonlyArray<{ readonly peer: Peer; readonly needs: readonly [one: number, hundred: number]; readonly goal: number }> = [
+  { peer: mosquitto(1), needs: [3, 4], goal: 6 },
+  { peer: grpcStream(false), needs: [0, 3], goal: 4 },
+  { peer: jetStream('always'), needs: [0, 50], goal: 100 },
+];
+
+/** 1,000,000 single-reading frames from one device, each durably acked, against others in turns; what is printed is the round with the median ratio. */
 export async function oneDevice(quick: boolean): Promise<Row[]> {
   const count = quick ? 100_000 : 1_000_000;
-  const rows: Row[] = [];
-  for (const framesPerMessage of [1, 100]) {
-    const rounds: Row[] = [];
-    for (let round = 0; round < (quick ? 1 : 3); round++) {
-      const peer = await mosquitto(count);
-      const speed = await oneDeviceAt(count, framesPerMessage);
-      if (peer === null) continue;
-      rounds.push({ what: `${thousands(count)} single-reading frames of one device, ${framesPerMessage} a message, durably acked`, ours: `${thousands(speed)} frames/s`, peer: `Mosquitto QoS 1: ${thousands(peer)}/s`, ratio: speed / peer, needs: 3, goal: 6 });
-    }
-    const median = rounds.sort((x, y) => x.ratio - y.ratio)[Math.floor(rounds.length / 2)];
-    if (median !== undefined) rows.push(median);
-  }
-  return rows;
+  const [one, hundred, ...others] = await inRounds([ours(1), ours(100), ...against.map(({ peer }) => peer)], count, quick ? 1 : 3);
+  if (one === undefined || hundred === undefined) throw new RangeError('nothing was measured');
+  return [one, hundred].flatMap((mine, which) => against.flatMap(({ needs, goal }, index) => {
+    const other = others[index];
+    const row = other === undefined ? undefined : medianRow(mine, other, count);
+    return row === undefined ? [] : [{ ...row, needs: needs[which] ?? 0, goal }];
+  }));
 }
 
-async function oneDeviceAt(count: number, framesPerMessage: number): Promise<number> {
-  const run = await fresh();
-  try {
-    const [device] = await enrol(run.server, 1);
-    const load = readings(count, framesPerMessage);
-    const before = threadSeconds(run.pid);
-    const sent = await sendAll(run.ingest, tokenOf(device as Device), load);
-    const dry = await settle(run.server, count);
-    const speed = sent.frames / sent.seconds;
-    say(`  ours, ${framesPerMessage} a message: ${thousands(speed)} frames/s; in both stores ${dry.toFixed(1)} s after the last ack; peak memory ${thousands(peakMemoryMb(run.pid))} MB`);
-    say(`  ${spent(before, threadSeconds(run.pid))}`);
-    return speed;
-  } finally {
-    await run.end();
-  }
+function medianRow(mine: Measured, other: Measured, count: number): Row | undefined {
+  const rounds = ratios(mine, other).map((ratio, round) => ({ ratio, round })).sort((x, y) => x.ratio - y.ratio);
+  const median = rounds[Math.floor(rounds.length / 2)];
+  if (median === undefined) return undefined;
+  const rateOf = ({ runs }: Measured): string => `${thousands(runs[median.round]?.rate ?? NaN)} frames/s`;
+  return { what: `${thousands(count)} single-reading frames of one device, durably acked, ${mine.peer.name}`, ours: rateOf(mine), peer: `${other.peer.name}: ${rateOf(other)}`, ratio: median.ratio, needs: 0, goal: 0 };
 }
 
 /** 300-byte frames from 1,000 devices, one a message, against a sink that does nothing but flush and ack. */

@@ -32,6 +32,19 @@ export function threadSeconds(pid: number): ThreadSeconds[] {
   });
 }
 
+/** CPU of all threads so far in ms, to the nanosecond: what a single request costs. NaN where the kernel doesn't count it. */
+export function cpuMs(pid: number): number {
+  const each = readdirSync(`/proc/${pid}/task`).map((thread) => {
+    try {
+      return Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ', 1)[0]);
+    } catch {
+      return 0;
+    }
+  });
+  const sum = each.reduce((total, one) => total + one, 0);
+  return sum > 0 ? sum / 1e6 : NaN;
+}
+
 /** What was spent between two looks: the whole, and each thread that spent a fifth of a second, as user+system. */
 export function spent(before: readonly ThreadSeconds[], after: readonly ThreadSeconds[]): string {
   const known = new Map(before.map((one) => [one.thread, one]));

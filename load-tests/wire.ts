@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { connect, type Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
 
 /**
  * A WebSocket client for load: it writes messages that were framed beforehand and counts what comes back.
@@ -26,18 +27,20 @@ export function framed(payload: Uint8Array): Buffer {
   return out;
 }
 
-export function openRaw(url: string, token: string): Promise<RawConnection> {
-  const { hostname, port, pathname } = new URL(url);
+/** @param authority PEM of the certificate that a `wss:` address must show. */
+export function openRaw(url: string, token: string, authority?: Buffer): Promise<RawConnection> {
+  const { protocol, hostname, port, pathname } = new URL(url);
   return new Promise((resolve, reject) => {
-    const socket = connect({ host: hostname, port: Number(port), noDelay: true });
+    const socket = protocol === 'wss:' ? connectTls({ host: hostname, port: Number(port), ca: authority }) : connect({ host: hostname, port: Number(port), noDelay: true });
+    if (protocol === 'wss:') socket.setNoDelay(true);
     const connection: RawConnection = { socket, onMessage: () => undefined, onClose: () => undefined, end: () => socket.destroy() };
     let pending: Buffer = Buffer.alloc(0);
     let upgraded = false;
-    socket.once('connect', () => {
+    socket.once(protocol === 'wss:' ? 'secureConnect' : 'connect', () => {
       const key = randomBytes(16).toString('base64');
       socket.write(`GET ${pathname} HTTP/1.1\r\nHost: ${hostname}:${port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: spamer.v1\r\nAuthorization: Bearer ${token}\r\n\r\n`);
     });
-    socket.on('data', (chunk) => {
+    socket.on('data', (chunk: Buffer) => {
       pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk]);
       if (!upgraded) {
         const end = pending.indexOf('\r\n\r\n');

@@ -152,6 +152,19 @@ export interface PackedVisitor {
 
 /** Record bytes that the commit would add. */
 export const packedLiveBytes = (packed: Uint8Array): number => new DataView(packed.buffer, packed.byteOffset).getFloat64(12);
+/** What several commits amount to together. */
+export function packedLoad(packs: readonly Uint8Array[]): { readonly records: number; readonly states: number; readonly consumed: number; readonly bytes: number } {
+  const load = { records: 0, states: 0, consumed: 0, bytes: 0 };
+  for (const packed of packs) {
+    const head = new DataView(packed.buffer, packed.byteOffset);
+    load.records += head.getUint32(0);
+    load.states += head.getUint32(4);
+    load.consumed += head.getUint32(8);
+    load.bytes += packed.byteLength;
+  }
+  return load;
+}
+
 export const packedRecordCount = (packed: Uint8Array): number => new DataView(packed.buffer, packed.byteOffset).getUint32(0);
 
 /** Calls the visitor for each part in order; the buffers given are views of `packed`. */

@@ -1,6 +1,7 @@
 import { SpamerError } from '../core/errors.js';
 import * as layout from './layout.js';
-import { put, snapshot, translate, withReserve, type Environment, type Environments } from './lmdb-env.js';
+import { freePages, put, snapshot, translate, write, type Environment, type Environments } from './lmdb-env.js';
+import { pagesOfCommit, statsOf } from './lmdb-room.js';
 import type { TopicSettings } from './log.js';
 
 /** Part of the bound that is kept for stages: what they write is what lets retention free their input. */
@@ -51,11 +52,18 @@ export class Committer {
     try {
       const added = group.reduce((total, pack) => total + layout.packedLiveBytes(pack), 0);
       const elsewhere = added === 0 ? 0 : this.#bytesElsewhere();
-      const write = (): Float64Array[] => this.#environment.root.transactionSync(() => this.#write(group, added, elsewhere));
-      return this.#stage ? withReserve(this.#environment, write) : write();
+      return write(this.#environment, () => this.#makeRoom(group), () => this.#write(group, added, elsewhere));
     } catch (error) {
       return translate(error, this.#environment.path);
     }
+  }
+
+  /** [DURABLE] LMDB never meets a full disk: see `Room`. Must run within the transaction. */
+  #makeRoom(group: readonly Uint8Array[]): void {
+    const { room, state, partitions } = this.#environment;
+    const stats = statsOf(state);
+    const pages = pagesOfCommit({ ...layout.packedLoad(group), partitions: partitions.size }, stats);
+    room.demand(this.#stage ? 'stage' : 'source', pages, stats, () => freePages(this.#environment, stats));
   }
 
   #write(group: readonly Uint8Array[], added: number, elsewhere: number): Float64Array[] {

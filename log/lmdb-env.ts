@@ -1,9 +1,10 @@
-import { closeSync, fstatSync, mkdirSync, openSync, readSync, statfsSync } from 'node:fs';
+import { closeSync, fstatSync, mkdirSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { open, type Database, type RootDatabase } from 'lmdb';
 import { SpamerError, type ErrorCode } from '../core/errors.js';
 import type { TopicSettings } from './log.js';
 import * as layout from './layout.js';
+import { allocateLockFile, fillHoles, pagesOfNote, Room, statsOf, treePages, type Stats } from './lmdb-room.js';
 
 type Bytes = Database<Buffer, Buffer>;
 
@@ -23,6 +24,7 @@ export interface Environment {
   readonly meta: Bytes;
   readonly state: Bytes;
   readonly reserve: Bytes;
+  readonly room: Room;
   /** By `layout.databaseName`. */
   readonly partitions: ReadonlyMap<string, Bytes>;
 }
@@ -46,26 +48,35 @@ function openEnvironment(dir: string, writer: string, topics: readonly TopicSett
   const path = join(dir, `${writer}.mdb`);
   checkFile(path);
   try {
+    allocateLockFile(`${path}-lock`);
     // Address space, not disk. Twice the bound, because pages hold less than they could; the rest is state and slack.
     const mapSize = Math.ceil((2 * logBytesMax + 2 ** 30) / 2 ** 20) * 2 ** 20;
     const root = open<Buffer, Buffer>({ ...environmentOptions, path, mapSize });
+    const room = new Room(path);
+    const own = topics.filter((topic) => topic.writer === writer).flatMap((topic) => Array.from({ length: topic.partitions }, (_, i) => layout.databaseName(topic.name, i)));
+    makeRoomFor(root, room, ['meta', 'reserve', 'state', ...own]);
     const database = (name: string): Bytes => root.openDB<Buffer, Buffer>({ name, encoding: 'binary', keyEncoding: 'binary' });
     const meta = database('meta');
-    const reserve = database('reserve');
-    if (checkFormat(root, meta, path)) fillReserve({ path, root, reserve });
-    const partitions = new Map<string, Bytes>();
-    for (const topic of topics) {
-      for (let i = 0; topic.writer === writer && i < topic.partitions; i++) partitions.set(layout.databaseName(topic.name, i), database(layout.databaseName(topic.name, i)));
-    }
-    return { writer, path, root, meta, state: database('state'), reserve, partitions };
+    checkFormat(root, meta, path);
+    const partitions = new Map(own.map((name) => [name, database(name)]));
+    return { writer, path, root, meta, state: database('state'), reserve: database('reserve'), room, partitions };
   } catch (error) {
     throw translate(error, path);
   }
 }
 
-/** @returns whether the environment is new. */
-function checkFormat(root: RootDatabase<Buffer, Buffer>, meta: Bytes, path: string): boolean {
-  return root.transactionSync(() => {
+/** To open a database that is there takes no page, so a full disk keeps no log from being read. */
+function makeRoomFor(root: RootDatabase<Buffer, Buffer>, room: Room, names: readonly string[]): void {
+  const there = new Set([...(root.getKeys() as Iterable<unknown>)].map(String));
+  root.transactionSync(() => {
+    const stats = statsOf(root);
+    if (names.some((name) => !there.has(name))) room.demand('note', names.length * pagesOfNote(stats), stats);
+    room.restore(stats);
+  });
+}
+
+function checkFormat(root: RootDatabase<Buffer, Buffer>, meta: Bytes, path: string): void {
+  root.transactionSync(() => {
     const found = meta.get(layout.formatKey)?.readUInt32BE(0);
     if (found === undefined) {
       const format = Buffer.alloc(4);
@@ -74,69 +85,60 @@ function checkFormat(root: RootDatabase<Buffer, Buffer>, meta: Bytes, path: stri
     } else if (found > layout.logFormat) {
       throw new SpamerError('data_newer', `the log has format ${found}, this program writes ${layout.logFormat}`, { where: path });
     }
-    return found === undefined;
   });
 }
 
-/**
- * Pages that an environment keeps for the moment when the disk is full: a stage gives them up to note its progress, retention to note what
- * it removed, and so they make room. A source doesn't get them. They lie inside the environment, where no other writer can take them.
- */
-const reserveBytes = 1024 * 1024;
-/** A few pages beside: even to remove a value takes some, and they must have been freed by an earlier transaction. */
-const looseBytes = 64 * 1024;
-const reserveKey = Buffer.from('reserve');
-const looseKey = Buffer.from('loose');
+/** Before any environment of the folder is open in this process. */
+export function prepareFiles(dir: string): void {
+  for (const name of readdirSync(dir)) if (name.endsWith('.mdb')) fillHoles(join(dir, name));
+}
+
+/** A write transaction, before which `makeRoom` sees to it that LMDB can't meet a full disk. */
+export function write<T>(environment: Environment, makeRoom: () => void, work: () => T): T {
+  return environment.root.transactionSync(() => {
+    makeRoom();
+    return work();
+  });
+}
+
+/** Pages inside the file that hold nothing now; some of them may still be seen by a reader. Must run within a transaction. */
+export function freePages(environment: Environment, stats: Stats): number {
+  const databases = [environment.meta, environment.state, environment.reserve, ...environment.partitions.values()];
+  return databases.reduce((free, database) => free - treePages(statsOf(database)), stats.lastPageNumber - 1 - treePages(stats.root) - treePages(stats.free));
+}
+
 const turnKey = Buffer.from('turn');
-
-type Reserved = Pick<Environment, 'path' | 'root' | 'reserve'>;
-
-function fillReserve({ root, reserve }: Reserved): void {
-  root.transactionSync(() => {
-    put(reserve, looseKey, Buffer.alloc(looseBytes));
-    put(reserve, reserveKey, Buffer.alloc(reserveBytes));
-  });
-  root.transactionSync(() => void reserve.removeSync(looseKey));
-}
-
-/** Runs `write`; if the disk is full, once more with the reserve given up. */
-export function withReserve<T>(environment: Environment, write: () => T): T {
-  try {
-    return write();
-  } catch (error) {
-    if (!isDiskFull(error) || environment.reserve.get(reserveKey) === undefined) throw error;
-    environment.root.transactionSync(() => void environment.reserve.removeSync(reserveKey));
-    makeFreedUsable(environment);
-    return write();
-  }
-}
+/** An older version kept a value here, whose pages it gave up on a full disk. */
+const oldReserveKey = Buffer.from('reserve');
 
 /**
- * LMDB reuses a page from the next but one transaction on, and one that fails doesn't count: on a full disk the first
- * write after a removal would fail for ever. So a removal is followed by a transaction that needs next to nothing.
+ * LMDB reuses a page from the next but one transaction on. So a removal is followed by a transaction that needs next to nothing: what
+ * comes then finds its pages inside the file.
  */
 export function makeFreedUsable(environment: Environment): void {
+  const { reserve, room } = environment;
   try {
-    environment.root.transactionSync(() => put(environment.reserve, turnKey, layout.numberBytes(layout.readNumber(environment.reserve.get(turnKey)) + 1)));
+    const note = (): void => {
+      const stats = statsOf(reserve);
+      room.demand('note', pagesOfNote(stats), stats);
+    };
+    write(environment, note, () => {
+      put(reserve, turnKey, layout.numberBytes(layout.readNumber(reserve.get(turnKey)) + 1));
+      if (reserve.get(oldReserveKey) !== undefined) reserve.removeSync(oldReserveKey);
+    });
   } catch (error) {
     throw translate(error, environment.path);
   }
 }
 
-/** Fills the reserve again, once there is ample room. */
+/** Makes the room for stages and retention whole again. */
 export function restoreReserve(environment: Environment): void {
-  if (snapshot(environment, () => environment.reserve.get(reserveKey)) !== undefined) return;
-  const { bavail, bsize } = statfsSync(environment.path);
-  if (bavail * bsize < 16 * reserveBytes) return;
   try {
-    fillReserve(environment);
+    environment.root.transactionSync(() => environment.room.restore(statsOf(environment.reserve)));
   } catch (error) {
     throw translate(error, environment.path);
   }
 }
-
-/** The disk's own word, not that of `log_bytes_max`. */
-const isDiskFull = (error: unknown): boolean => !(error instanceof SpamerError) && translate(error, '').code === 'disk_full';
 
 /** Reads by `read` see one snapshot, the newest there is; it must not await. */
 export function snapshot<T>(environment: Environment, read: () => T): T {

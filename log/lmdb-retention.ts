@@ -1,5 +1,7 @@
 import * as layout from './layout.js';
-import { makeFreedUsable, put, restoreReserve, snapshot, translate, withReserve, type Environment, type Environments } from './lmdb-env.js';
+import { SpamerError } from '../core/errors.js';
+import { makeFreedUsable, put, restoreReserve, snapshot, translate, write, type Environment, type Environments } from './lmdb-env.js';
+import { pagesOfRemoval, statsOf } from './lmdb-room.js';
 import type { RetentionReport, TopicSettings } from './log.js';
 
 /** Looked at per partition and call, so that no call holds a writer's lock for long; the next call goes on. */
@@ -58,24 +60,35 @@ function slowestConsumer(environments: Environments, topic: TopicSettings, parti
   return all.reduce<Slowest | null>((least, each) => (least === null || each.offset < least.offset ? each : least), null);
 }
 
+/** On a full disk the reserve may not be enough for a whole call: then less at a time. */
 function retainPartition(environment: Environment, topic: TopicSettings, partition: number, slowest: Slowest | null, nowUs: number): { records: number; held: number } {
-  const part = snapshot(environment, () => layout.readPartition(environment.meta.get(layout.partitionKey(topic.name, partition))));
-  const expired = snapshot(environment, () => findExpired(environment, topic, partition, part, slowest, nowUs));
-  if (expired.start === part.start) return { records: 0, held: expired.held };
-  try {
-    withReserve(environment, () => environment.root.transactionSync(() => remove(environment, topic, partition, part.start, expired)));
-  } catch (error) {
-    throw translate(error, environment.path);
+  for (let limit = recordsPerCall; ; limit = Math.floor(limit / 8)) {
+    const part = snapshot(environment, () => layout.readPartition(environment.meta.get(layout.partitionKey(topic.name, partition))));
+    const expired = snapshot(environment, () => findExpired(environment, topic, partition, part, slowest, nowUs, limit));
+    if (expired.start === part.start) return { records: 0, held: expired.held };
+    try {
+      write(environment, () => makeRoom(environment, topic, partition, expired.start - part.start, expired.bytes), () => remove(environment, topic, partition, part.start, expired));
+      return { records: expired.start - part.start, held: expired.held };
+    } catch (error) {
+      const told = translate(error, environment.path);
+      if (told.code !== 'disk_full' || limit < 8) throw told;
+    }
   }
-  return { records: expired.start - part.start, held: expired.held };
 }
 
-function findExpired(environment: Environment, topic: TopicSettings, partition: number, part: layout.PartitionMeta, slowest: Slowest | null, nowUs: number): Expired {
+function makeRoom(environment: Environment, topic: TopicSettings, partition: number, records: number, bytes: number): void {
+  const database = environment.partitions.get(layout.databaseName(topic.name, partition));
+  if (database === undefined) throw new SpamerError('internal', 'no such partition', { where: layout.databaseName(topic.name, partition) });
+  const stats = statsOf(database);
+  environment.room.demand('note', pagesOfRemoval(records, bytes, stats), stats);
+}
+
+function findExpired(environment: Environment, topic: TopicSettings, partition: number, part: layout.PartitionMeta, slowest: Slowest | null, nowUs: number, limit: number): Expired {
   const database = environment.partitions.get(layout.databaseName(topic.name, partition));
   const found = { start: part.start, bytes: 0, held: 0 };
   let seen = 0;
   if (database === undefined) return found;
-  for (const { key, value } of database.getRange({ start: layout.offsetKey(part.start), limit: recordsPerCall })) {
+  for (const { key, value } of database.getRange({ start: layout.offsetKey(part.start), limit })) {
     const tooOld = topic.retentionAgeUs !== null && layout.storedTime(value) < nowUs - topic.retentionAgeUs;
     const tooMuch = topic.retentionBytes !== null && part.bytes - seen > topic.retentionBytes;
     if (!(tooOld || tooMuch) || seen >= bytesPerCall || found.held >= heldPerCall) break;

@@ -1,4 +1,5 @@
 import { isMainThread, parentPort, receiveMessageOnPort, workerData, Worker, type MessagePort } from 'node:worker_threads';
+import { limits } from '../core/limits.js';
 import { errorShape, fromErrorShape, SpamerError, type ErrorShape } from '../core/errors.js';
 import { packTransaction } from './layout.js';
 import { Committer, type Outcome } from './lmdb-commit.js';
@@ -63,30 +64,63 @@ interface WorkerSetup {
 type ToWorker = Uint8Array | null;
 type FromWorker = ReadonlyArray<Float64Array | ErrorShape> | 'ready';
 
+const looksUntilStalled = 20;
+
 /** Commits in a worker thread, so that the caller's never waits for fdatasync. Pipelined: while one group flushes the next gathers. */
 export class ThreadQueue implements CommitQueue {
   readonly #worker: Worker;
   readonly #ended: Promise<void>;
   #waiting: Waiting[] = [];
   #failure: SpamerError | undefined;
+  #asked = false;
+  #stalled = false;
 
-  private constructor(worker: Worker, onReady: () => void, onFailed: (error: SpamerError) => void) {
+  private constructor(worker: Worker, stalledMs: number, onReady: () => void, onFailed: (error: SpamerError) => void) {
     this.#worker = worker;
     const fail = (error: SpamerError): void => {
+      const first = this.#failure === undefined;
       this.#failure ??= error;
-      onFailed(error);
+      if (first && !this.#asked) onFailed(error);
       for (const waiting of this.#waiting.splice(0)) waiting.reject(error);
     };
     worker.on('message', (message: FromWorker) => (message === 'ready' ? onReady() : this.#settleAll(message)));
     // What was on its way may or may not be written: to the caller that is a refusal it may try again after reopening.
     worker.on('error', (error) => fail(new SpamerError('log_failed', 'the writer thread ended', { cause: error })));
     this.#ended = new Promise((resolve) => worker.once('exit', () => (fail(new SpamerError('log_failed', 'the writer thread has ended')), resolve())));
+    const watching = this.#watch(stalledMs, () => {
+      this.#stalled = true;
+      fail(new SpamerError('log_failed', 'the writer thread does not answer'));
+    });
+    void this.#ended.then(() => clearInterval(watching));
   }
 
-  static async start(setup: WorkerSetup): Promise<ThreadQueue> {
+  /**
+   * A thread that runs out of memory inside a transaction doesn't end (see `exitNow`), and says nothing. Looks are counted, not time:
+   * a process that was stopped or a machine that slept gets only one for all that time.
+   */
+  #watch(stalledMs: number, onStalled: () => void): NodeJS.Timeout {
+    let [first, looks] = [this.#waiting[0], 0];
+    return setInterval(() => {
+      looks = first !== undefined && first === this.#waiting[0] ? looks + 1 : 0;
+      first = this.#waiting[0];
+      if (looks === looksUntilStalled) onStalled();
+    }, stalledMs / looksUntilStalled).unref();
+  }
+
+  /**
+   * @param onDeath called once when the thread ends, later than its start, without having been asked: nothing can be committed any more.
+   * Also when a commit is not answered for `stalledMs`.
+   * @throws SpamerError when it can't start.
+   */
+  static async start(setup: WorkerSetup, onDeath: (error: SpamerError) => void, stalledMs: number = limits.commitStalledMs): Promise<ThreadQueue> {
     const worker = new Worker(new URL(import.meta.url), { workerData: setup, name: `log ${setup.lmdbWriter}` });
     return new Promise((resolve, reject) => {
-      const queue: ThreadQueue = new ThreadQueue(worker, () => resolve(queue), reject);
+      let ready = false;
+      const begun = (): void => {
+        ready = true;
+        resolve(queue);
+      };
+      const queue: ThreadQueue = new ThreadQueue(worker, stalledMs, begun, (error) => (ready ? onDeath(error) : reject(error)));
     });
   }
 
@@ -100,8 +134,11 @@ export class ThreadQueue implements CommitQueue {
   }
 
   async close(): Promise<void> {
-    if (this.#failure === undefined) this.#worker.postMessage(null);
-    await this.#ended;
+    this.#asked = true;
+    this.#worker.postMessage(null);
+    // One that stood still may never end.
+    if (this.#stalled) this.#worker.unref();
+    else await this.#ended;
   }
 
   #settleAll(outcomes: ReadonlyArray<Float64Array | ErrorShape>): void {

@@ -138,6 +138,30 @@ describe('threads of one process', () => {
     await (await log.writer('source')).commit({ records: [contractRecord('a')] });
   });
 
+  it('a writer thread that dies says so once and refuses what waits; one that is closed does not', async (t) => {
+    const log = await opened(t, folder(t));
+    const deaths: string[] = [];
+    const begin = async (name: string): Promise<{ writer: Writer; thread: Worker }> => {
+      const made = once(process, 'worker') as Promise<[Worker]>;
+      const writer = await log.writer(name, { thread: true, onDeath: (error) => deaths.push(`${name}: ${error.code}`) });
+      return { writer, thread: (await made)[0] };
+    };
+    const closed = await begin('stage');
+    await closed.writer.close();
+    const { writer, thread } = await begin('source');
+    await writer.commit({ records: [contractRecord('a')] });
+    // First told to end, then given work: inside a transaction it would not end, which is tested in lmdb-stuck.test.ts.
+    const ended = thread.terminate();
+    const waiting = Promise.allSettled(Array.from({ length: 200 }, () => writer.commit({ records: [contractRecord(Buffer.alloc(1000))] })));
+    await ended;
+    const refusals = (await waiting).flatMap((one) => (one.status === 'rejected' ? [one.reason as unknown] : []));
+    assert.ok(refusals.length > 0, 'it died in the middle');
+    assert.ok(refusals.every((reason) => reason instanceof SpamerError && reason.code === 'log_failed'));
+    await assert.rejects(writer.commit({ records: [contractRecord('b')] }), refused('log_failed'));
+    await writer.close();
+    assert.deepEqual(deaths, ['source: log_failed']);
+  });
+
   it('the loop of the thread goes on while its writer thread flushes', async (t) => {
     const log = await opened(t, folder(t));
     const writer = await log.writer('source', { thread: true });
@@ -171,12 +195,13 @@ describe('what is on disk', () => {
     await log.close();
     const path = join(dir, 'source.mdb');
     const good = readFileSync(path);
-    for (const bad of [good.subarray(0, Math.floor(good.length / 2)), good.subarray(0, 4096), Buffer.alloc(20_000, 7), Buffer.from('hello')]) {
+    for (const bad of [good.subarray(0, 50 * 5000), good.subarray(0, 4096), Buffer.alloc(20_000, 7), Buffer.from('hello')]) {
       writeFileSync(path, bad);
       await assert.rejects(openIn(dir), (error) => refused('data_damaged')(error) && (error as SpamerError).where === path);
       assert.ok(readFileSync(path).equals(bad));
     }
-    writeFileSync(path, good);
+    // What is written ahead of the last page in use holds nothing.
+    writeFileSync(path, good.subarray(0, good.length - 1_000_000));
     const whole = await opened(t, dir);
     assert.equal((await whole.read('input', 0, 0, all)).length, 100);
   });
@@ -249,6 +274,25 @@ describe('a full disk', () => {
     }
     return undefined;
   });
+});
+
+describe('a disk that is full again and again', () => {
+  const rounds = Number(process.env['SPAMER_DISK_FILLS'] ?? 25);
+  for (const seed of [1, 2, 3]) {
+    it(`[DURABLE] filled ${rounds} times while two environments write, the process goes on and nothing taken is lost (seed ${seed})`, { timeout: 60_000 + rounds * 2000 }, (t) => {
+      const disk = mkdtempSync(join(tmpdir(), 'spamer-fills-'));
+      t.after(() => {
+        spawnSync('umount', ['-l', disk]);
+        rmSync(disk, { recursive: true, force: true });
+      });
+      const ended = spawnSync(process.execPath, [fileURLToPath(new URL('./lmdb-full.child.js', import.meta.url)), disk, String(rounds), String(seed)], { encoding: 'utf8' });
+      if (ended.status === 3) return t.skip('mount of a small tmpfs is refused here (needs root); log_bytes_max is tested above');
+      assert.equal(ended.status, 0, `ended by ${ended.signal ?? 'itself'}: ${ended.stderr.slice(-2000)}`);
+      const { stuck, refused, taken, kept, ends } = JSON.parse(ended.stdout) as Record<string, unknown>;
+      assert.deepEqual({ stuck, refused, kept, ends }, { stuck: 0, refused: true, kept: taken, ends: true });
+      return undefined;
+    });
+  }
 });
 
 /** @returns how many records were taken before `disk_full`. */

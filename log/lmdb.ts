@@ -4,7 +4,7 @@ import { SpamerError } from '../core/errors.js';
 import type { Journal } from '../core/journal.js';
 import * as layout from './layout.js';
 import { Committer } from './lmdb-commit.js';
-import { closeEnvironments, openEnvironments, snapshot, translate, type Environment, type Environments } from './lmdb-env.js';
+import { closeEnvironments, openEnvironments, prepareFiles, snapshot, translate, type Environment, type Environments } from './lmdb-env.js';
 import { consumedOffset, retainAll } from './lmdb-retention.js';
 import { LocalQueue, packFor, ThreadQueue, type CommitQueue } from './lmdb-writer.js';
 import { LockFile, type LockScope } from './lock.js';
@@ -27,6 +27,8 @@ export interface LmdbLogSettings {
 export interface WriterOptions {
   /** Commit in a thread of its own, so that the caller's never waits for the disk. */
   readonly thread?: boolean;
+  /** Called when that thread ends without having been asked; every commit is refused from then on. */
+  readonly onDeath?: (error: SpamerError) => void;
 }
 
 export interface LmdbLog extends Log {
@@ -40,6 +42,7 @@ export interface LmdbLog extends Log {
 export async function openLmdbLog(settings: LmdbLogSettings): Promise<LmdbLog> {
   const lock = lockFolder(settings.dir);
   try {
+    if (lock !== null) prepareFiles(settings.dir);
     const environments = openEnvironments(settings.dir, settings.topics, extraWriters(settings), settings.logBytesMax);
     return new LmdbBackend(settings, environments, lock);
   } catch (error) {
@@ -92,7 +95,7 @@ class LmdbBackend implements LmdbLog {
     const lock = acquire(join(this.#settings.dir, `${name}.writer`), 'thread');
     if (lock === null || lock === 'shared') throw new SpamerError('conflict', 'this writer is open already', { where: name });
     try {
-      const queue = options.thread === true ? await this.#threadQueue(name) : new LocalQueue(new Committer(name, this.#environments, this.topics(), this.#settings.logBytesMax));
+      const queue = options.thread === true ? await this.#threadQueue(name, options.onDeath ?? (() => undefined)) : new LocalQueue(new Committer(name, this.#environments, this.topics(), this.#settings.logBytesMax));
       const writer = new LmdbWriter(environment, queue, packFor(name, this.topics()), () => this.#tail.look(), () => {
         lock.release();
         this.#writers.delete(writer);
@@ -105,8 +108,8 @@ class LmdbBackend implements LmdbLog {
     }
   }
 
-  #threadQueue(name: string): Promise<ThreadQueue> {
-    return ThreadQueue.start({ lmdbWriter: name, dir: this.#settings.dir, topics: this.topics(), extraWriters: extraWriters(this.#settings), logBytesMax: this.#settings.logBytesMax });
+  #threadQueue(name: string, onDeath: (error: SpamerError) => void): Promise<ThreadQueue> {
+    return ThreadQueue.start({ lmdbWriter: name, dir: this.#settings.dir, topics: this.topics(), extraWriters: extraWriters(this.#settings), logBytesMax: this.#settings.logBytesMax }, onDeath);
   }
 
   async read(topic: string, partition: number, offset: number, limits: ReadLimits): Promise<readonly StoredRecord[]> {

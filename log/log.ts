@@ -114,7 +114,10 @@ export interface TopicSettings {
 
 export interface Log {
   topics(): readonly TopicSettings[];
-  /** At most one open writer of a name exists at a time, in all threads and processes together. */
+  /**
+   * At most one open writer of a name can commit, in all threads and processes together. A second one within this log is refused (`conflict`);
+   * elsewhere the embedded log refuses it too, and Kafka fences the first: it is refused from then on (decision 0052).
+   */
   writer(name: string): Promise<Writer>;
   /**
    * Records from `offset` on, in offset order, none beyond the flushed end. Empty when there is none yet.

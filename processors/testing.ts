@@ -239,8 +239,12 @@ export function fakeId<Id extends PatientId | DeviceId | Pseudonym>(seed = rando
   return uuidText<Id>(createHash('sha256').update(`id ${seed}`).digest().subarray(0, 16));
 }
 
-export function newVault(custodian: DataKeys): Vault {
-  const envelopes = { keyOf: envelopeKey, sealer: (key: DataKey) => new Sealer(key), opener: (key: DataKey) => new Opener(key) };
+export function newVault(custodian: Pick<FakeCustodian, 'current' | 'get'>): Vault {
+  const sealer = async (patient: PatientId): Promise<Sealer | null> => {
+    const key = await custodian.current(patient);
+    return key === null ? null : new Sealer(key);
+  };
+  const envelopes = { keyOf: envelopeKey, sealer, opener: (key: DataKey) => new Opener(key) };
   return new Vault(custodian, envelopes, { keysMax: 1000, keyAgeMaxMs: 60_000 });
 }
 

@@ -11,19 +11,23 @@ export interface DataKey {
 
 /** null: erased, or never known. A key's owner that cannot answer rejects with a retryable error instead. */
 export interface DataKeys {
-  current(patient: PatientId): Promise<DataKey | null>;
   get(patient: PatientId, epoch: number): Promise<DataKey | null>;
+}
+
+interface Sealer {
+  /** @throws SpamerError, retryable where it is only too early */
+  seal(plain: Uint8Array, context: Uint8Array): Buffer;
 }
 
 /** What processors need of the envelope (security/envelope.ts); app joins them. */
 export interface Envelopes {
   /** The key that an envelope names in its clear header. @throws SpamerError `decryption_failed` when it is no envelope. */
   keyOf(envelope: Uint8Array): { readonly patient: PatientId; readonly epoch: number };
-  sealer(key: DataKey): { seal(plain: Uint8Array, context: Uint8Array): Buffer };
+  /** Seals under the patient's present key; null as with a key. */
+  sealer(patient: PatientId): Promise<Sealer | null>;
   opener(key: DataKey): { open(envelope: Uint8Array, context: Uint8Array): Buffer };
 }
 
-type Sealer = ReturnType<Envelopes['sealer']>;
 type Opener = ReturnType<Envelopes['opener']>;
 
 /**
@@ -61,7 +65,7 @@ export class Vault {
   async seal(patient: PatientId, plain: Uint8Array, context: Uint8Array): Promise<Buffer> {
     let sealer = this.#sealers.get(patient);
     if (sealer === undefined) {
-      sealer = this.#envelopes.sealer(present(await this.#keys.current(patient)));
+      sealer = present(await this.#envelopes.sealer(patient));
       this.#sealers.set(patient, sealer);
     }
     return sealer.seal(plain, context);
@@ -73,7 +77,7 @@ export class Vault {
   }
 }
 
-function present(key: DataKey | null): DataKey {
+function present<Found>(key: Found | null): Found {
   if (key === null) throw new SpamerError('key_missing', 'the key is gone');
   return key;
 }

@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { access } from './actions.js';
 import type { Api } from './api.js';
-import { channel, doubles, patient, principals, stranger, type Doubles } from './doubles.test.js';
+import { channel, doubles, noStanding, patient, principals, stranger, type Doubles } from './doubles.test.js';
 import { requestOf } from './requests.fixture.js';
 import { buildServer } from './server.js';
 
 async function served(t: TestContext, made: Doubles = doubles()): Promise<Api> {
-  const api = await buildServer(made.ports, { version: '0.0.0', consoleDir: null });
+  const api = await buildServer(made.ports, { version: '0.0.0', consoleDir: null, refusalGridMs: 1 });
   t.after(() => api.close());
   return api;
 }
@@ -27,6 +27,7 @@ const reach: Readonly<Record<string, readonly string[]>> = {
   'GET /v1/patients': ['admin', 'clinician', 'demo'],
   'POST /v1/patients': ['admin'],
   'GET /v1/patients/:patient/record': ['clinician', 'patient', 'demo'],
+  'POST /v1/patients/:patient/portable-record': ['clinician'],
   'GET /v1/patients/:patient/live': ['clinician', 'patient', 'demo'],
   'GET /v1/patients/:patient/relations': ['admin', 'compliance', 'patient'],
   'POST /v1/patients/:patient/relations': ['admin'],
@@ -57,17 +58,32 @@ const reach: Readonly<Record<string, readonly string[]>> = {
   'POST /v1/studies': ['admin'],
   'POST /v1/studies/:study/members': ['admin'],
   'GET /v1/studies/:study/signals': ['researcher'],
+  'GET /v1/me/accesses': ['patient'],
+  'POST /v1/me/record': ['patient'],
+  'GET /v1/keystore': ['admin', 'compliance'],
+  'POST /v1/keystore/rotate': ['admin'],
+  'GET /v1/patients/:patient/keys': ['admin', 'compliance'],
+  'POST /v1/patients/:patient/keys/rotate': ['admin'],
   'GET /v1/studies/:study/numerics': ['researcher'],
   'GET /v1/studies/:study/runs': ['researcher'],
   'GET /v1/studies/:study/aggregates': ['researcher'],
   'GET /v1/topics': ['engineer', 'admin'],
   'GET /v1/topics/:topic/records': ['engineer', 'admin'],
-  'POST /v1/sign-out': ['researcher', 'clinician', 'engineer', 'admin', 'compliance'],
-  'POST /v1/password': ['researcher', 'clinician', 'engineer', 'admin', 'compliance'],
+  'POST /v1/sign-out': ['researcher', 'clinician', 'engineer', 'admin', 'compliance', 'patient'],
+  'POST /v1/password': ['researcher', 'clinician', 'engineer', 'admin', 'compliance', 'patient'],
+  'GET /v1/second-factor': ['researcher', 'clinician', 'engineer', 'admin', 'compliance', 'patient'],
+  'POST /v1/second-factor/recovery-codes': ['researcher', 'clinician', 'engineer', 'admin', 'compliance', 'patient'],
+  'POST /v1/second-factor': ['researcher', 'clinician', 'engineer', 'admin', 'compliance', 'patient'],
+  'POST /v1/second-factor/confirm': ['researcher', 'clinician', 'engineer', 'admin', 'compliance', 'patient'],
+  'POST /v1/users/:user/second-factor/reset': ['admin'],
   'GET /v1/users': ['admin'],
   'POST /v1/users': ['admin'],
   'POST /v1/users/:user/state': ['admin'],
   'POST /v1/users/:user/password': ['admin'],
+  'GET /v1/services': ['admin'],
+  'POST /v1/services': ['admin'],
+  'POST /v1/services/:service/state': ['admin'],
+  'POST /v1/services/:service/key': ['admin'],
   'POST /v1/tokens': ['admin'],
   'DELETE /v1/tokens/:id': ['admin'],
 };
@@ -152,8 +168,8 @@ test('[DENY] a demo token without a list of patients sees nobody', async (t) => 
   made.tokens.set('token-of-demo', { kind: 'token', id: 'guest', role: 'demo' });
   const api = await served(t, made);
   const headers = { authorization: 'Bearer token-of-demo' };
-  assert.deepEqual((await api.inject({ url: '/v1/patients', headers })).json(), { patients: [] });
-  assert.deepEqual((await api.inject({ url: '/v1/devices', headers })).json(), { devices: [] });
+  assert.deepEqual((await api.inject({ url: '/v1/patients', headers })).json(), { patients: [], next: null });
+  assert.deepEqual((await api.inject({ url: '/v1/devices', headers })).json(), { devices: [], next: null });
   assert.deepEqual((await api.inject({ url: '/v1/ledger/channels', headers })).json<{ channels: unknown[] }>().channels, []);
   assert.equal((await api.inject({ url: `/v1/patients/${patient}/record`, headers })).statusCode, 403);
 });
@@ -164,7 +180,7 @@ test('lists show a caller only what it may see: an engineer no patient, a clinic
   assert.equal((await of<{ devices: Array<{ patient: string | null }> }>('/v1/devices', 'engineer')).devices[0]?.patient, null);
   assert.equal((await of<{ devices: Array<{ patient: string | null }> }>('/v1/devices', 'clinician')).devices[0]?.patient, patient);
   assert.deepEqual((await of<{ patients: Array<{ patient: string }> }>('/v1/patients', 'clinician')).patients.map((row) => row.patient), [patient]);
-  assert.deepEqual((await of<{ studies: Array<{ study: string }> }>('/v1/studies', 'researcher')).studies.map((row) => row.study), ['ward', 'strict']);
+  assert.deepEqual((await of<{ studies: Array<{ study: string }> }>('/v1/studies', 'researcher')).studies.map((row) => row.study), ['strict', 'ward']);
   assert.deepEqual((await of<{ channels: unknown[] }>('/v1/ledger/channels', 'demo')).channels, [{ ...channel }]);
 });
 
@@ -176,4 +192,23 @@ test('outside demo mode there is no demo session', async (t) => {
   assert.equal((await api.inject({ method: 'POST', url: '/v1/demo/session' })).statusCode, 404);
   const demo = await served(t);
   assert.equal((await demo.inject({ method: 'POST', url: '/v1/demo/session' })).statusCode, 201);
+});
+
+test('[DENY] a refusal leaves at a whole multiple of the grid after its request came, however long its steps took', async (t) => {
+  const made = doubles();
+  let waitMs = 0;
+  const care = { ...made.ports.care, standings: async (_who: string, patients: readonly string[]) => { await new Promise((resolve) => setTimeout(resolve, waitMs)); return patients.map(() => noStanding); } };
+  const api = await buildServer({ ...made.ports, care }, { version: '0', consoleDir: null, refusalGridMs: 40 });
+  t.after(() => api.close());
+  const took = async (): Promise<number> => {
+    const since = performance.now();
+    assert.equal((await api.inject({ url: `/v1/patients/${stranger}/record`, headers: { authorization: 'Bearer token-of-clinician' } })).statusCode, 403);
+    return performance.now() - since;
+  };
+  await took();
+  for (const [wait, least, most] of [[0, 40, 80], [15, 40, 80], [50, 80, 120]] as const) {
+    waitMs = wait;
+    const ms = Math.min(await took(), await took(), await took());
+    assert.ok(ms >= least && ms < most, `steps of ${wait} ms: refused after ${ms.toFixed(1)} ms`);
+  }
 });

@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { SpamerError } from '../core/errors.js';
+import { patientId, type PatientId } from '../core/ids.js';
 import type { PolicyDecision } from '../security/policy.js';
 import { access, type ResourceKind } from './actions.js';
 import { circumstancesOf, personOf, resourceOf, whoIs } from './asked.js';
@@ -41,8 +42,22 @@ export function installAccess(app: FastifyInstance, ports: AccessPorts): void {
 const paramOf = { system: null, patient: 'patient', device: 'device', dataset: 'study', topic: 'topic' } as const satisfies Record<ResourceKind, string | null>;
 
 function nameOf(request: FastifyRequest, kind: ResourceKind): string {
+  if (kind === 'patient' && isOwn(request)) return ownPatientOf(request);
   const name = paramOf[kind];
   return name === null ? 'spamer' : ((request.params as Readonly<Record<string, string>>)[name] ?? '');
+}
+
+/** Whether a route is about the caller, and so names nobody in its path. */
+export const isOwn = (request: FastifyRequest): boolean => request.routeOptions.url?.startsWith('/v1/me/') === true;
+
+/** Whose record a route about the caller means: the one that the token names. A guardian's may name several: then the query says whose. */
+export function ownPatientOf(request: FastifyRequest): string {
+  const { patient } = request.query as Readonly<Record<string, unknown>>;
+  if (typeof patient === 'string') return patient;
+  const [one, ...others] = callerOf(request).patients ?? [];
+  if (one === undefined) throw forbidden();
+  if (others.length > 0) throw new SpamerError('bad_request', 'the token names several patients: say which', { where: 'querystring/patient' });
+  return one;
 }
 
 const nobody: Standing = { people: [], careTeams: [], organisations: [], consents: { treatment: 'none', research: 'none' }, emergencyUntilUs: null };
@@ -57,14 +72,21 @@ export async function decide(ports: AccessPorts, request: FastifyRequest, action
 /** Patients per turn of the event loop: other requests, and devices, come between. */
 const sliceMax = 16;
 
-/** Those of the patients that the caller may see, each by a decision of its own. */
-export async function visiblePatients(ports: AccessPorts, request: FastifyRequest, patients: readonly string[]): Promise<ReadonlySet<string>> {
-  if ((await decide(ports, request, 'seeEveryPatient', 'system', 'spamer')).allowed) return new Set(patients);
+/** Whom the caller may know of: null is everybody; else at most these, and of them only those who `visiblePatients` lets through. */
+export async function tiedPatients(ports: AccessPorts, request: FastifyRequest): Promise<readonly PatientId[] | null> {
+  if ((await decide(ports, request, 'seeEveryPatient', 'system', 'spamer')).allowed) return null;
   const principal = callerOf(request);
   const { careTeams = [], organisation = null } = principal;
+  const related = await ports.care.related({ person: whoIs(principal), careTeams, organisation });
+  return [...new Set([...(principal.patients ?? []), ...related])].map(patientId).filter((patient) => patient !== null);
+}
+
+/** Those of the patients that the caller may see, each by a decision of its own; `tied` as `tiedPatients` says it. */
+export async function visiblePatients(ports: AccessPorts, request: FastifyRequest, tied: readonly PatientId[] | null, patients: readonly string[]): Promise<ReadonlySet<string>> {
+  if (tied === null) return new Set(patients);
   // Whom nothing ties to the caller no policy needs to be asked about.
-  const tied = new Set([...(principal.patients ?? []), ...(await ports.care.related({ person: whoIs(principal), careTeams, organisation }))]);
-  return permittedOn(ports, request, 'seePatient', patients.filter((patient) => tied.has(patient)));
+  const known = new Set<string>(tied);
+  return permittedOn(ports, request, 'seePatient', patients.filter((patient) => known.has(patient)));
 }
 
 /** Those of the patients on whom the caller may do this, each by a decision of its own. */

@@ -1,8 +1,10 @@
 import { Type, type Static } from 'typebox';
 import { SpamerError } from '../core/errors.js';
-import { decide, visiblePatients } from './access.js';
+import { callerOf, decide, tiedPatients, visiblePatients } from './access.js';
+import { issuedBy } from './asked.js';
 import { Attributes, Time, Uuid, readDevice, readPatient, readStudy, type Api } from './api.js';
-import type { DeviceRow, QueryPorts } from './ports.js';
+import { deviceCursors, listPage, ListQuery, Next, patientCursors } from './lists.js';
+import type { DeviceRow, PatientRow, QueryPorts } from './ports.js';
 import { parseTime, rfc3339 } from './times.js';
 
 const DeviceParams = Type.Object({ device: Uuid });
@@ -29,22 +31,29 @@ export function adminRoutes(api: Api, ports: QueryPorts): void {
 
 function patientRoutes(api: Api, ports: QueryPorts): void {
   const Patient = Type.Object({ patient: Type.String(), label: Type.String(), origin: Type.Union([Type.String(), Type.Null()]), devices: Type.Array(Type.String()) });
-  api.get('/v1/patients', { schema: { tags: ['admin'], summary: 'Patients that this token may see', response: { 200: Type.Object({ patients: Type.Array(Patient) }) } } }, async (request) => {
-    const rows = await ports.admin.listPatients();
-    const seen = await visiblePatients(ports, request, rows.map(({ patient }) => patient));
-    return { patients: rows.filter(({ patient }) => seen.has(patient)).map((row) => ({ ...row, devices: [...row.devices] })) };
+  api.get('/v1/patients', { schema: { tags: ['admin'], summary: 'Patients that this token may see, in the order in which they came', querystring: ListQuery, response: { 200: Type.Object({ patients: Type.Array(Patient), next: Next }) } } }, async (request) => {
+    const among = await tiedPatients(ports, request);
+    const { rows, next } = await listPage(request.query, patientCursors, (after, limit) => ports.admin.listPatients({ after, limit, among }), async (found: readonly PatientRow[]) => {
+      const seen = await visiblePatients(ports, request, among, found.map(({ patient }) => patient));
+      return found.filter(({ patient }) => seen.has(patient));
+    });
+    return { patients: rows.map(({ patient, label, origin, devices }) => ({ patient, label, origin, devices: [...devices] })), next };
   });
   const body = Type.Object({ attributes: Attributes }, { additionalProperties: false, examples: [{ attributes: { name: 'Example Person', recordNumber: 'EX-1', birthDate: '1961-05-17', sex: 'F', zip: '02138' } }] });
   api.post('/v1/patients', { schema: { tags: ['admin'], summary: 'Add a patient', body, response: { 201: Type.Object({ patient: Uuid }) } } }, async (request, reply) => reply.code(201).send(await ports.admin.addPatient(request.body.attributes)));
 }
 
 function deviceRoutes(api: Api, ports: QueryPorts): void {
-  api.get('/v1/devices', { schema: { tags: ['devices'], summary: 'Devices and their state', response: { 200: Type.Object({ devices: Type.Array(Device) }) } } }, async (request) => {
-    const rows = await ports.devices.list();
+  api.get('/v1/devices', { schema: { tags: ['devices'], summary: 'Devices and their state, by id', querystring: ListQuery, response: { 200: Type.Object({ devices: Type.Array(Device), next: Next }) } } }, async (request) => {
     const every = (await decide(ports, request, 'seeEveryDevice', 'system', 'spamer')).allowed;
     const whose = (await decide(ports, request, 'seePatientOfDevice', 'system', 'spamer')).allowed;
-    const seen = every ? new Set<string>() : await visiblePatients(ports, request, rows.flatMap(({ patient }) => (patient === null ? [] : [patient])));
-    return { devices: rows.filter(({ patient }) => every || seen.has(patient ?? '')).map((row) => shown(row, whose)) };
+    const among = every ? null : await tiedPatients(ports, request);
+    const { rows, next } = await listPage(request.query, deviceCursors, (after, limit) => ports.devices.list({ after, limit, among }), async (found: readonly DeviceRow[]) => {
+      if (every) return found;
+      const seen = await visiblePatients(ports, request, among, found.flatMap(({ patient }) => (patient === null ? [] : [patient])));
+      return found.filter(({ patient }) => seen.has(patient ?? ''));
+    });
+    return { devices: rows.map((row) => shown(row, whose)), next };
   });
   const key = Type.Object({ publicKey: Type.Record(Type.String({ maxLength: 32 }), Type.Unknown(), { maxProperties: 16, description: 'Public JWK, ES256 or EdDSA.' }) }, { additionalProperties: false });
   api.post('/v1/devices', { schema: { tags: ['admin'], summary: 'Enrol a device by its public key', body: key, response: { 201: Type.Object({ device: Uuid }) } } }, async (request, reply) => {
@@ -110,7 +119,7 @@ function tokenRoutes(api: Api, ports: QueryPorts): void {
   );
   const Token = Type.Object({ id: Type.String(), token: Type.String(), expiresAt: Type.String() });
   api.post('/v1/tokens', { schema: { tags: ['admin'], summary: 'Create a token; it is shown this once', body, response: { 201: Token } } }, async (request, reply) => {
-    const made = await ports.admin.createToken(request.body);
+    const made = await ports.admin.createToken({ ...request.body, ...issuedBy(callerOf(request)) });
     return reply.code(201).header('cache-control', 'no-store').send({ id: made.id, token: made.token, expiresAt: rfc3339(made.expiresAtUs) });
   });
   api.delete('/v1/tokens/:id', { schema: { tags: ['admin'], summary: 'Revoke a token', params: Type.Object({ id: Type.String({ maxLength: 64 }) }), response: { 204: Type.Null() } } }, async (request, reply) => {

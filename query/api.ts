@@ -17,6 +17,9 @@ export const Limit = Type.Optional(Type.Integer({ minimum: 1, maximum: limits.pa
 export const Cursor = Type.Optional(Type.String({ maxLength: 512, description: '`next` of the page before.' }));
 export const Attributes = Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 256 }), { maxProperties: 32 });
 
+/** The answer of a route that sends text of some kind, for the description. */
+export const textAnswer = (mediaType: string, description: string, example: string): object => ({ 200: { description, content: { [mediaType]: { schema: Type.String({ description }), example } } } });
+
 const bad = (where: string): SpamerError => new SpamerError('bad_request', 'this id has not the right shape', { where });
 
 export function readPatient(text: string): PatientId {

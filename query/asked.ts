@@ -9,6 +9,9 @@ import type { Principal, Role, Standing } from './ports.js';
 /** The name under which relations and emergency accesses know a principal. */
 export const whoIs = ({ kind, id }: Pick<Principal, 'kind' | 'id'>): string => `${kind}:${id}`;
 
+/** Who answers for what a principal makes: the user, or whoever made the token that asks; nothing for the operator of the machine. */
+export const issuedBy = ({ kind, id, issuer }: Principal): { readonly issuer?: string } => (kind === 'user' ? { issuer: `user:${id}` } : issuer === undefined ? {} : { issuer });
+
 export function personOf(principal: Principal): Entity {
   const { kind, role, organisation, careTeams, studies, patients } = principal;
   const id = whoIs(principal);

@@ -81,6 +81,15 @@ test('searching, proofs, key, checkpoint and export over HTTP', async (t) => {
   const found = (await api.inject({ url: `/v1/audit/search?patient=${patient}&person=c&from=2023-01-01T00:00:00Z`, headers })).json<{ rows: Array<{ actor: unknown; time: string }> }>();
   assert.deepEqual(found.rows[0]?.actor, { kind: 'token', id: 'c' });
   assert.deepEqual(made.calls.find(([name]) => name === 'search')?.[1], { patient, person: 'c', fromUs: 1_672_531_200_000_000, limit: 100 });
+  // A patient: of the own record what was looked at, and nothing else of the entries; whose it is can't be chosen.
+  made.calls.length = 0;
+  const own = await api.inject({ url: '/v1/me/accesses?from=2023-01-01T00:00:00Z', headers: as('patient') });
+  assert.equal(own.statusCode, 200, own.body);
+  assert.deepEqual(made.calls.find(([name]) => name === 'search')?.[1], { patient, action: ['patients.record.read', 'patients.live.read', 'patients.portable-record.create', 'patients.break-glass.create', 'me.record.create'], limit: 100, fromUs: 1_672_531_200_000_000 });
+  assert.ok(own.json<{ rows: Array<{ action: string }> }>().rows.every((row) => row.action.startsWith('patients.')));
+  made.calls.length = 0;
+  assert.equal((await api.inject({ url: `/v1/me/accesses?patient=${stranger}`, headers: as('patient') })).statusCode, 403);
+  assert.deepEqual(made.calls, []);
   assert.deepEqual((await api.inject({ url: '/v1/audit/proofs/inclusion?index=0&size=1', headers })).json(), { leafHash: Buffer.alloc(32).toString('base64'), proof: [Buffer.alloc(32, 1).toString('base64')] });
   assert.equal((await api.inject({ url: '/v1/audit/export', headers })).body, 'one\ntwo\n');
   assert.match((await api.inject({ url: '/v1/audit/checkpoint', headers })).body, /^spamer\/audit\n1\n/);

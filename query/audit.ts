@@ -3,6 +3,7 @@ import { SpamerError } from '../core/errors.js';
 import { patientId, type PatientId } from '../core/ids.js';
 import type { AuditActor, AuditEntry } from '../security/audit.js';
 import { anonymous } from '../security/refusals.js';
+import { isOwn, ownPatientOf } from './access.js';
 import type { Api } from './api.js';
 import type { Principal, QueryPorts } from './ports.js';
 import { problemOf } from './problem.js';
@@ -72,10 +73,20 @@ function resourceOf(request: FastifyRequest): AuditEntry['resource'] {
   return { kind: name === 'id' ? (parts[at - 1] ?? '').replace(/s$/, '') : name.toLowerCase(), id: id.slice(0, 256) };
 }
 
-/** Whose record is touched: the path's patient, or the body's; of a token for one patient, that one. */
+/** Whose record is touched: the path's patient, or the body's; of a token for one patient, that one; of a route about the caller, the caller. */
 function subjectOf(request: FastifyRequest): PatientId | null {
+  if (isOwn(request)) return ownSubjectOf(request);
   const body = (typeof request.body === 'object' && request.body !== null ? request.body : {}) as { readonly patient?: unknown; readonly patients?: unknown };
   const listed = Array.isArray(body.patients) && body.patients.length === 1 ? (body.patients[0] as unknown) : undefined;
   const named = params(request)['patient'] ?? body.patient ?? listed;
   return typeof named === 'string' ? patientId(named) : null;
+}
+
+/** null where the request does not make it clear; it is refused then. */
+function ownSubjectOf(request: FastifyRequest): PatientId | null {
+  try {
+    return patientId(ownPatientOf(request));
+  } catch {
+    return null;
+  }
 }

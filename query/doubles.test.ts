@@ -12,8 +12,9 @@ import type { Block, PmrChunk } from '../schemas/types.js';
 import { deflateRawSync } from 'node:zlib';
 import { PolicyEngine } from '../security/policy.js';
 import { readPolicyFiles } from '../security/policy-files.js';
-import type { ErasureRow, LedgerChannel, NumericRow, Principal, QueryPorts, RunRow, Standing } from './ports.js';
+import type { ErasureRow, LedgerChannel, NumericRow, Principal, QueryPorts, RunRow, Standing, StudyTerms } from './ports.js';
 import type { SignedIn } from './people-port.js';
+import type { GivenToken } from './services-port.js';
 
 export const patient = '11111111-1111-4111-8111-111111111111' as PatientId;
 export const stranger = '22222222-2222-4222-8222-222222222222' as PatientId;
@@ -32,6 +33,8 @@ export const principals: Readonly<Record<string, Principal>> = {
 };
 
 export const signedIn: SignedIn = { user: '55555555-5555-4555-8555-555555555555', session: '66666666-6666-4666-8666-666666666666', role: 'clinician', token: 'token-of-user', expiresAt: t0, refreshToken: 'next', refreshExpiresAt: t0 };
+
+export const givenToken: GivenToken = { service: '88888888-8888-4888-8888-888888888888', role: 'engineer', token: 'token-of-lab', expiresAt: t0 + 900e6 };
 
 export const frame = (seq: number, fromUs: number): DecodedFrame => ({
   epoch: 1,
@@ -54,11 +57,11 @@ export function blockMessage(frames: readonly DecodedFrame[], whose: PatientId =
   return encode('Block', { ...empty, sealed: sealWith(Buffer.concat(frames.map(encodeFrameBody)), encodeBody('Block', empty)) });
 }
 
-export function chunkMessage(frames: readonly DecodedFrame[], whose: PatientId = patient): Buffer {
+export function chunkMessage(frames: readonly DecodedFrame[], whose: PatientId = patient, change: Partial<PmrChunk> = {}): Buffer {
   const plain = encodeChunkContent(frames.map(encodeFrameBody));
   const empty: PmrChunk = {
     patient: uuidBytes(whose), device: uuidBytes(device), timeFirst: t0, timeLast: t0 + 1e6, receivedFrom: t0, frameSchema: 1,
-    compression: 'DEFLATE_RAW', plainBytes: plain.length, counts: [], sealed: Buffer.alloc(0),
+    compression: 'DEFLATE_RAW', plainBytes: plain.length, counts: [], sealed: Buffer.alloc(0), ...change,
   };
   return encode('PmrChunk', { ...empty, sealed: sealWith(deflateRawSync(plain), encodeBody('PmrChunk', empty)) });
 }
@@ -128,6 +131,8 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
     return answer;
   };
   const study = { study: 'ward', title: 'The ward', policyHash: 'ab'.repeat(32), k: 5 };
+  const terms: StudyTerms = { ...study, minCell: 5, basis: 'SHIFTED', attributes: ['age', 'sex'], onErasure: 'delete' };
+  const studies: readonly StudyTerms[] = [{ ...terms, study: 'other', basis: 'RELATIVE' }, { ...terms, study: 'strict', minCell: 25 }, terms];
   const ports: QueryPorts = {
     verifyToken: async (token) => tokens.get(token) ?? null,
     policy,
@@ -152,12 +157,20 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
       chunks: told('chunks', { rows: [{ device, timeFirstUs: t0, timeLastUs: t0 + 1e6, source: { partition: 1, offset: 5 }, message: chunkMessage([frame(1, t0), frame(2, t0 + 1e6)]) }], next: null }),
     },
     admin: {
-      listPatients: told('listPatients', [{ patient, label: 'Bed 1', origin: 'synthetic' as const, devices: [device] }, { patient: stranger, label: 'Bed 2', origin: null, devices: [] }]),
+      listPatients: async ({ after, limit, among }) => {
+        const rows = [{ createdUs: t0, patient, label: 'Bed 1', origin: 'synthetic' as const, devices: [device] }, { createdUs: t0, patient: stranger, label: 'Bed 2', origin: null, devices: [] }];
+        return rows.filter((row) => (after === null || row.patient > after.patient) && (among === null || among.includes(row.patient))).slice(0, limit);
+      },
       addPatient: told('addPatient', { patient }),
       enrollDevice: told('enrollDevice', { device }),
       setDeviceState: told('setDeviceState', undefined),
       bind: told('bind', undefined),
-      listStudies: told('listStudies', [study, { ...study, study: 'other' }, { ...study, study: 'strict', minCell: 25 }]),
+      listStudies: async ({ after, limit }) => studies.filter(({ study: id }) => after === null || id > after).slice(0, limit),
+      study: async (id) => {
+        const found = studies.find((row) => row.study === id);
+        if (found === undefined) throw new SpamerError('not_found', 'no such study');
+        return found;
+      },
       addStudy: told('addStudy', study),
       addMember: told('addMember', undefined),
       createToken: told('createToken', { id: 'x', token: 'secret', expiresAtUs: t0 }),
@@ -170,6 +183,15 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
       replaceKey: told('replaceKey', { device }),
       stream: () => 'ws://127.0.0.1:9090/v1/stream',
     },
+    services: {
+      token: told('token', givenToken),
+      drop: told('drop', undefined),
+      add: told('add', { service: givenToken.service }),
+      list: told('listServices', { services: [{ service: givenToken.service, name: 'lab-import', role: 'engineer', scope: { studies: ['ward'] }, state: 'active' as const, publicKey: { kty: 'OKP', crv: 'Ed25519', x: 'x' }, createdAt: t0 }], next: null }),
+      setState: told('setState', undefined),
+      replaceKey: async (service, _publicKey, issuer) => { calls.push(['replaceKey', { service, issuer }]); },
+      address: () => 'https://spamer.example',
+    },
     people: {
       signIn: told('signIn', signedIn),
       refresh: told('refresh', signedIn),
@@ -177,9 +199,20 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
       signOutEverywhere: told('signOutEverywhere', 1),
       changePassword: told('changePassword', undefined),
       addUser: told('addUser', { user: signedIn.user, password: 'once' }),
-      listUsers: told('listUsers', [{ user: signedIn.user, login: 'ada', name: 'Ada', role: 'clinician', scope: {}, state: 'active' as const, mustChangePassword: false, createdAt: t0 }]),
+      listUsers: told('listUsers', { users: [{ user: signedIn.user, login: 'ada', name: 'Ada', role: 'clinician', scope: {}, state: 'active' as const, mustChangePassword: false, secondFactor: false, createdAt: t0 }], next: null }),
       setUserState: told('setUserState', undefined),
       resetPassword: told('resetPassword', { password: 'once' }),
+      beginSecondFactor: told('beginSecondFactor', { uri: 'otpauth://totp/SPaMeR:ada?secret=AAAA' }),
+      confirmSecondFactor: told('confirmSecondFactor', { recoveryCodes: ['a-bcdef-ghjkm'] }),
+      secondFactorState: told('secondFactorState', { inForce: true, recoveryCodes: 9 }),
+      renewRecoveryCodes: told('renewRecoveryCodes', { recoveryCodes: ['a-bcdef-ghjkm'] }),
+      resetSecondFactor: told('resetSecondFactor', undefined),
+    },
+    keys: {
+      status: told('status', { id: erasureRow.id, version: { number: 3, hash: 'h' }, kek: 'passphrase', generatedPassphrase: false, bytes: 700, nodes: 32, punctures: 1, sealsPerKeyMax: 2 ** 28, epochs: [{ epoch: 1, keys: 2, seals: 9, sealsMost: 5 }] }),
+      rotateKek: told('rotateKek', { number: 4, hash: 'i' }),
+      uses: told('uses', [{ epoch: 1, seals: 5, createdAt: null }, { epoch: 2, seals: 1, createdAt: t0 }]),
+      rotate: told('rotate', { epoch: 2 }),
     },
     erasures: {
       list: told('list', [erasureRow]),
@@ -192,9 +225,10 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
       placeHold: told('placeHold', [hold]),
       releaseHold: told('releaseHold', []),
     },
-    ledger: { snapshot: told('snapshot', [channel]), reconcile: told('reconcile', [channel]), setAside: told('setAside', [{ topic: 'vitals.raw', partition: 1, offset: 7, code: 'block_unreadable' }]) },
+    ledger: { snapshot: told('snapshot', [channel]), reconcile: told('reconcile', [channel]), setAside: told('setAside', [{ topic: 'vitals.raw', partition: 1, offset: 7, code: 'block_unreadable' }]), studies: told('studies', [{ study: 'sepsis', emitted: 9, stored: 5, erased: 3, inFlight: 1, balanced: true }]) },
     devices: {
       list: told('list', [{ device, state: 'active' as const, patient, connected: true, lastFrameUs: t0, frames: 3, batteryPercent: 80, bufferedFrames: 0, droppedFrames: 0 }]),
+      boundTo: async (patients) => (patients === null || patients.includes(patient) ? [{ device, patient }] : []),
       sendCommand: told('sendCommand', { id: 'c', state: 'done' as const, code: 'ok' }),
     },
     log,
@@ -206,7 +240,7 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
     },
     metrics: {
       read: async () => ({
-        frames: 7, samples: 1750, bytes: 9000, acks: 3, connections: 1, halfOpen: 4, halfOpenRefused: 5, handshakesRefused: 6, nacksByCode: { seq_gap: 1 }, rejectsByReason: { value_out_of_range: 10 }, setAside: { anonymize: 2 }, emergencies: { total: 3, unreviewed: 1 },
+        frames: 7, samples: 1750, bytes: 9000, acks: 3, connections: 1, halfOpen: 4, halfOpenRefused: 5, handshakesRefused: 6, nacksByCode: { seq_gap: 1 }, rejectsByReason: { value_out_of_range: 10 }, setAside: { anonymize: 2 }, up: { anonymize: true, record: false }, emergencies: { total: 3, unreviewed: 1 },
         lag: [{ stage: 'record', topic: 'vitals.raw', partition: 0, records: 2 }, { stage: 'record', topic: 'vitals.raw', partition: 1, records: 3 }],
         freshnessMs: 850, flush: { buckets: [{ le: 0.001, count: 2 }, { le: 0.01, count: 3 }], sumS: 0.004, count: 3 },
       }),

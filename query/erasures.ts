@@ -72,8 +72,8 @@ async function demand(ports: QueryPorts, request: FastifyRequest, action: string
 }
 
 function personOf(request: FastifyRequest): Person {
-  const { kind, id, role } = callerOf(request);
-  return { kind, id, role };
+  const { kind, id, role, issuer } = callerOf(request);
+  return { kind, id, role, ...(issuer === undefined ? {} : { issuer }) };
 }
 
 const shown = ({ id, patient, state, requestedAt, approvedAt, certificate }: ErasureRow): Static<typeof Erasure> => ({

@@ -40,8 +40,11 @@ declare module 'fastify' {
   }
 }
 
-/** Whether a route takes the header: every POST that needs a token. */
-export const takesKey = (method: string, url: string): boolean => method === 'POST' && access[`POST ${url}`] !== 'public' && access[`POST ${url}`] !== undefined;
+/** They make nothing, and are a POST since a key does not belong in an address; what they answer is large and is not to be kept. */
+const reading: ReadonlySet<string> = new Set(['/v1/me/record', '/v1/patients/:patient/portable-record']);
+
+/** Whether a route takes the header: every POST that needs a token and makes something. */
+export const takesKey = (method: string, url: string): boolean => method === 'POST' && !reading.has(url) && access[`POST ${url}`] !== 'public' && access[`POST ${url}`] !== undefined;
 
 /**
  * Idempotency keys. The order of things: the key is claimed durably, the request is done, its answer is kept durably, the answer is

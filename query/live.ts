@@ -8,7 +8,7 @@ import { partitionOf, type StoredRecord } from '../log/log.js';
 import { decode } from '../schemas/codec.js';
 import type { DecodedFrame } from '../schemas/frames.js';
 import { bearerOf, decide } from './access.js';
-import { Uuid, readPatient, type Api } from './api.js';
+import { Uuid, readPatient, textAnswer, type Api } from './api.js';
 import { openBlock } from './opened.js';
 import type { QueryOptions, QueryPorts } from './ports.js';
 import { TopicTail } from './tail.js';
@@ -18,15 +18,36 @@ const watcherBytesMax = 4 * 1024 * 1024;
 /** Records that may wait to be opened for one watcher. */
 const watcherRecordsMax = 256;
 const heartbeatMs = 5000;
+/** Least time between two looks at the rights of all views: a flood of requests that may end a right costs no more than that. */
+const reviewEveryMs = 100;
+/** Requests that may end a session, a token or a right: running views are looked at again right after them. */
+const mayEndRights = new Set([
+  'POST /v1/sign-out', 'POST /v1/password', 'POST /v1/sign-in', 'POST /v1/refresh', 'POST /v1/users/:user/state', 'POST /v1/users/:user/password', 'DELETE /v1/tokens/:id',
+  'POST /v1/users/:user/second-factor/reset', 'POST /v1/second-factor/confirm', 'POST /v1/services/:service/state', 'POST /v1/services/:service/key',
+  'POST /v1/patients/:patient/relations/:relation/end', 'POST /v1/patients/:patient/consents/withdraw',
+]);
 
 /** Live frames of one patient as server-sent events: `frame`, `beat`, and `end` with a code when the server ends it. */
 export function liveRoutes(api: Api, ports: QueryPorts, options: QueryOptions): void {
   const tail = new TopicTail(ports.log, 'vitals.raw', ports.journal);
   const watchers = new Set<Watcher>();
+  let review: NodeJS.Timeout | undefined;
   api.addHook('preClose', async () => {
+    clearTimeout(review);
     for (const watcher of watchers) watcher.end('stopping');
   });
-  const schema = { tags: ['record'], summary: 'Live waves and numerics of one patient (server-sent events)', params: Type.Object({ patient: Uuid }), produces: ['text/event-stream'] };
+  api.addHook('onResponse', async (request) => {
+    if (!mayEndRights.has(`${request.method} ${request.routeOptions.url ?? ''}`)) return;
+    review ??= setTimeout(() => {
+      review = undefined;
+      for (const watcher of watchers) void watcher.review();
+    }, reviewEveryMs);
+  });
+  const schema = { tags: ['record'], summary: 'Live waves and numerics of one patient (server-sent events)', params: Type.Object({ patient: Uuid }), response: textAnswer(
+    'text/event-stream',
+    'Events: `frame` (JSON: device, receivedAt, waves, numerics, events, as in the record, times in microseconds), `beat` every 5 s, and `end` with a code when the server ends the view.',
+    'event: beat\ndata: {"devices":1}\n\nevent: end\ndata: {"code":"stopping"}\n\n',
+  ) };
   api.get('/v1/patients/:patient/live', { schema, exposeHeadRoute: false }, async (request, reply) => {
     const patient = readPatient(request.params.patient);
     if (watchers.size >= (options.liveWatchersMax ?? limits.liveWatchersMax)) throw new SpamerError('overloaded', 'too many live views are open');
@@ -64,7 +85,7 @@ class Watcher {
   }
 
   async start(tail: TopicTail, reply: FastifyReply): Promise<void> {
-    const devices = (await this.#ports.devices.list()).filter((row) => row.patient === this.#patient).map((row) => row.device);
+    const devices = (await this.#ports.devices.boundTo([this.#patient])).map((row) => row.device);
     if (this.#ended || this.#request.raw.destroyed) return this.end('idle');
     this.#open(reply);
     const partitions = this.#ports.log.topics().find((topic) => topic.name === 'vitals.raw')?.partitions ?? 1;
@@ -87,14 +108,18 @@ class Watcher {
     this.onEnd(() => clearInterval(beat));
   }
 
-  /** A right that is withdrawn ends a running view too [DENY]. */
   async #beat(): Promise<void> {
+    await this.review();
+    this.#send('beat', {});
+  }
+
+  /** A session that is over, a token or a right that is withdrawn ends a running view too [DENY]. */
+  async review(): Promise<void> {
     try {
       const principal = await this.#ports.verifyToken(bearerOf(this.#request) ?? '');
-      if (principal === null) return this.end('forbidden');
+      if (principal === null) return this.end('unauthenticated');
       this.#request.principal = principal;
-      if (!(await decide(this.#ports, this.#request, 'watchRecord', 'patient', this.#patient)).allowed) return this.end('forbidden');
-      this.#send('beat', {});
+      if (!(await decide(this.#ports, this.#request, 'watchRecord', 'patient', this.#patient)).allowed) this.end('forbidden');
     } catch (error) {
       this.#ports.journal.warn('a live view ended', { fault: faultOf(error) });
       this.end('internal');

@@ -19,6 +19,7 @@ export class Metrics {
   readonly #halfOpenRefused = this.#counter('spamer_half_open_refused_total', 'Sockets closed at once, since too many were half open.');
   readonly #connections = this.#gauge('spamer_connections', 'Devices connected.');
   readonly #halfOpen = this.#gauge('spamer_half_open_connections', "Sockets on the device port that are not yet a device's.");
+  readonly #up = this.#gauge('spamer_part_up', 'Whether a part of the program answered; 0: it hangs or failed, and its other values are its last.', ['part']);
   readonly #emergencies = this.#counter('spamer_break_glass_total', 'Emergency accesses.');
   readonly #unreviewed = this.#gauge('spamer_break_glass_unreviewed', 'Emergency accesses that nobody has reviewed yet; alert above 0.');
   readonly #lag = this.#gauge('spamer_lag_records', 'Records that a stage or sink has still to read.', ['stage', 'topic', 'partition']);
@@ -52,6 +53,8 @@ export class Metrics {
     this.#connections.set(snapshot.connections);
     this.#halfOpen.set(snapshot.halfOpen);
     this.#freshness.set(snapshot.freshnessMs === null ? NaN : snapshot.freshnessMs / 1000);
+    this.#up.reset();
+    for (const [part, up] of Object.entries(snapshot.up)) this.#up.set({ part }, up ? 1 : 0);
     this.#lag.reset();
     for (const { stage, topic, partition, records } of snapshot.lag) this.#lag.set({ stage, topic, partition }, records);
   }

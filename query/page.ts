@@ -6,11 +6,13 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import { SpamerError } from '../core/errors.js';
 import type { Api } from './api.js';
+import { isKnown } from './etag.js';
 
 const mediaTypes: Readonly<Record<string, string>> = {
   '.html': 'text/html; charset=utf-8',
   '.css': 'text/css; charset=utf-8',
   '.js': 'text/javascript; charset=utf-8',
+  '.mjs': 'text/javascript; charset=utf-8',
   '.svg': 'image/svg+xml',
 };
 
@@ -47,7 +49,7 @@ function sendAsset(request: FastifyRequest, reply: FastifyReply, asset: Asset | 
   if (asset === undefined) throw new SpamerError('not_found', 'there is nothing at this path');
   // Names do not change with their content, so a browser asks again, and mostly hears 304.
   reply.header('cache-control', 'no-cache').header('etag', asset.etag).header('vary', 'accept-encoding').type(asset.type);
-  if (request.headers['if-none-match'] === asset.etag) return reply.code(304).send();
+  if (isKnown(request.headers['if-none-match'], asset.etag)) return reply.code(304).send();
   if (!/\bgzip\b/.test(String(request.headers['accept-encoding'] ?? ''))) return reply.send(asset.plain);
   return reply.header('content-encoding', 'gzip').send(asset.packed);
 }

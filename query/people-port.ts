@@ -2,6 +2,8 @@ export interface Credentials {
   readonly login: string;
   readonly password: string;
   readonly newPassword?: string;
+  /** Of the second factor. */
+  readonly code?: string;
   /** Where the attempt comes from. */
   readonly source: string;
 }
@@ -14,6 +16,8 @@ export interface SignedIn {
   readonly expiresAt: number;
   readonly refreshToken: string;
   readonly refreshExpiresAt: number;
+  /** Of a sign-in: what it was proved by beside the password. */
+  readonly secondFactor?: 'none' | 'totp' | 'recovery';
 }
 
 export interface NewUser {
@@ -34,6 +38,7 @@ export interface UserInfo {
   readonly scope: Pick<NewUser, 'organisation' | 'careTeams' | 'studies' | 'patients'>;
   readonly state: 'active' | 'disabled';
   readonly mustChangePassword: boolean;
+  readonly secondFactor: boolean;
   readonly createdAt: number;
 }
 
@@ -45,7 +50,12 @@ export interface People {
   signOutEverywhere(user: string): Promise<number>;
   changePassword(user: string, session: string, change: { readonly password: string; readonly newPassword: string; readonly source: string }): Promise<void>;
   addUser(user: NewUser): Promise<{ readonly user: string; readonly password: string }>;
-  listUsers(): Promise<readonly UserInfo[]>;
+  listUsers(page: { readonly cursor?: string; readonly limit: number }): Promise<{ readonly users: readonly UserInfo[]; readonly next: string | null }>;
   setUserState(user: string, state: 'active' | 'disabled'): Promise<void>;
   resetPassword(user: string): Promise<{ readonly password: string }>;
+  beginSecondFactor(user: string, proof: { readonly password: string; readonly source: string }): Promise<{ readonly uri: string }>;
+  confirmSecondFactor(user: string, session: string, proof: { readonly code: string; readonly source: string }): Promise<{ readonly recoveryCodes: readonly string[] }>;
+  secondFactorState(user: string): Promise<{ readonly inForce: boolean; readonly recoveryCodes: number }>;
+  renewRecoveryCodes(user: string, proof: { readonly code: string; readonly source: string }): Promise<{ readonly recoveryCodes: readonly string[] }>;
+  resetSecondFactor(user: string): Promise<void>;
 }

@@ -64,6 +64,25 @@ test('a refused sign-in is an entry that names no account, and its answer repeat
   }
 });
 
+test('every role that may sign in may sign out and change its password; a token is made in its maker\'s name', async (t) => {
+  const made = doubles();
+  const api = await served(t, made);
+  for (const role of ['researcher', 'clinician', 'engineer', 'admin', 'compliance', 'patient']) {
+    const headers = { authorization: `Bearer token-of-${role}` };
+    assert.equal((await api.inject({ method: 'POST', url: '/v1/sign-out', headers, payload: {} })).statusCode, 204, role);
+    assert.equal((await api.inject({ method: 'POST', url: '/v1/password', headers, payload: { password: 'p', newPassword: 'q' } })).statusCode, 204, role);
+  }
+  const admin = { kind: 'token', role: 'admin', studies: ['*'], patients: ['*'] } as const;
+  made.tokens.set('token-of-maker', { ...admin, id: 'maker', issuer: 'user:ada' }).set('token-of-operator', { ...admin, id: 'local administrator' });
+  for (const [token, issuer] of [['admin', 'user:a'], ['maker', 'user:ada'], ['operator', undefined]] as const) {
+    await api.inject({ method: 'POST', url: '/v1/tokens', headers: { authorization: `Bearer token-of-${token}` }, payload: { role: 'admin', subject: 'x', expiresInS: 60 } });
+    const [name, asked] = made.calls.at(-1) ?? [];
+    assert.deepEqual([name, (asked as { issuer?: string }).issuer], ['createToken', issuer]);
+  }
+  const forged = await api.inject({ method: 'POST', url: '/v1/tokens', headers: { authorization: 'Bearer token-of-admin' }, payload: { role: 'admin', subject: 'x', expiresInS: 60, issuer: 'user:eve' } });
+  assert.equal(forged.statusCode, 400);
+});
+
 test('a token that stands for itself has no session to end, no password to change', async (t) => {
   const made = doubles();
   made.tokens.set('token-of-script', { kind: 'token', id: 'script', role: 'admin' });
@@ -73,4 +92,22 @@ test('a token that stands for itself has no session to end, no password to chang
   assert.equal((await api.inject({ method: 'POST', url: '/v1/password', headers, payload: { password: 'p', newPassword: 'q' } })).statusCode, 403);
   made.tokens.set('token-of-narrow', { kind: 'user', id: 'narrow', role: 'admin', studies: ['ward'], session: 's' });
   assert.equal((await api.inject({ method: 'POST', url: '/v1/users', headers: { authorization: 'Bearer token-of-narrow' }, payload: { login: 'x', role: 'admin' } })).statusCode, 403, 'a narrowed administrator makes nobody wider');
+});
+
+test('nobody takes the own second factor away, nor a token that they made; others who administer do, and the audit has it', async (t) => {
+  const made = doubles();
+  const user = '77777777-7777-4777-8777-777777777777';
+  const wide = { role: 'admin', studies: ['*'], patients: ['*'] } as const;
+  made.tokens.set('token-of-self', { kind: 'user', id: user, session: 's', ...wide });
+  made.tokens.set('token-of-hand', { kind: 'token', id: 'hand', issuer: `user:${user}`, ...wide });
+  made.tokens.set('token-of-other', { kind: 'user', id: '88888888-8888-4888-8888-888888888888', session: 's2', ...wide });
+  made.tokens.set('token-of-operator', { kind: 'token', id: 'local', ...wide });
+  const api = await served(t, made);
+  const reset = async (name: string): Promise<number> => (await api.inject({ method: 'POST', url: `/v1/users/${user}/second-factor/reset`, headers: { authorization: `Bearer token-of-${name}` }, payload: {} })).statusCode;
+  assert.deepEqual([await reset('self'), await reset('hand')], [403, 403]);
+  assert.equal(made.calls.filter(([name]) => name === 'resetSecondFactor').length, 0);
+  assert.deepEqual([await reset('other'), await reset('operator')], [204, 204]);
+  assert.equal(made.calls.filter(([name]) => name === 'resetSecondFactor').length, 2);
+  const entries = made.entries.filter(({ action }) => action === 'users.second-factor.reset.create');
+  assert.deepEqual(entries.map(({ outcome, resource }) => [outcome, resource?.id]).sort(), [['allow', user], ['allow', user], ['allow', user], ['allow', user], ['deny', user], ['deny', user]]);
 });

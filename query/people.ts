@@ -4,6 +4,8 @@ import { Type } from 'typebox';
 import { SpamerError } from '../core/errors.js';
 import { callerOf, forbidden } from './access.js';
 import { Uuid, type Api } from './api.js';
+import { issuedBy } from './asked.js';
+import { ListQuery, Next, pageRows } from './lists.js';
 import type { SignedIn } from './people-port.js';
 import type { QueryPorts } from './ports.js';
 import { rfc3339 } from './times.js';
@@ -25,6 +27,7 @@ const noStore = { 'cache-control': 'no-store' };
 export function peopleRoutes(api: Api, ports: QueryPorts): void {
   signInRoutes(api, ports);
   sessionRoutes(api, ports);
+  secondFactorRoutes(api, ports);
   userRoutes(api, ports);
 }
 
@@ -43,12 +46,12 @@ const shown = ({ token, expiresAt, refreshToken, refreshExpiresAt, user, role }:
 
 function signInRoutes(api: Api, ports: QueryPorts): void {
   const body = Type.Object(
-    { login: Text(128, 'Login.'), password: Text(1024, 'Password.'), newPassword: Type.Optional(Text(1024, 'Replaces the password; needed with a one-time password.')) },
+    { login: Text(128, 'Login.'), password: Text(1024, 'Password.'), newPassword: Type.Optional(Text(1024, 'Replaces the password; needed with a one-time password.')), code: Type.Optional(Text(64, 'Of the second factor, or a recovery code; needed where one is in force.')) },
     { additionalProperties: false, examples: [{ login: 'ada', password: 'correct horse battery' }] },
   );
   api.post('/v1/sign-in', { schema: { tags: ['people'], summary: 'Sign in with login and password', body, response: { 201: Session } } }, async (request, reply) => {
-    const { login, password, newPassword } = request.body;
-    const signedIn = await ports.people.signIn({ login, password, ...(newPassword === undefined ? {} : { newPassword }), source: sourceOf(request) }).catch((error: unknown) => refusedSignIn(ports, error));
+    const { login, password, newPassword, code } = request.body;
+    const signedIn = await ports.people.signIn({ login, password, ...(newPassword === undefined ? {} : { newPassword }), ...(code === undefined ? {} : { code }), source: sourceOf(request) }).catch((error: unknown) => refusedSignIn(ports, error));
     await recorded(ports, signedIn, 'session.open');
     return reply.code(201).headers(noStore).send(shown(signedIn));
   });
@@ -70,9 +73,9 @@ async function refusedSignIn(ports: QueryPorts, error: unknown): Promise<never> 
 }
 
 /** No entry, no act: tokens that the audit does not know of have not left, and end here. */
-async function recorded(ports: QueryPorts, { user, session, role }: SignedIn, action: string): Promise<void> {
+async function recorded(ports: QueryPorts, { user, session, role, secondFactor }: SignedIn, action: string): Promise<void> {
   try {
-    await ports.audit?.record({ action, outcome: 'done', actor: { kind: 'user', id: user }, resource: { kind: 'session', id: session }, patient: null, context: { role } });
+    await ports.audit?.record({ action, outcome: 'done', actor: { kind: 'user', id: user }, resource: { kind: 'session', id: session }, patient: null, context: { role, ...(secondFactor === undefined ? {} : { 'second-factor': secondFactor }) } });
   } catch (error) {
     await ports.people.signOut(session);
     throw error;
@@ -95,6 +98,37 @@ function sessionRoutes(api: Api, ports: QueryPorts): void {
   });
 }
 
+function secondFactorRoutes(api: Api, ports: QueryPorts): void {
+  const begin = Type.Object({ password: Text(1024, 'The present one.') }, { additionalProperties: false, examples: [{ password: 'correct horse battery' }] });
+  const Begun = Type.Object({ uri: Type.String({ description: 'otpauth:// URI for an authenticator app; it holds the secret and is shown this once.' }) });
+  api.post('/v1/second-factor', { schema: { tags: ['people'], summary: 'Begin a second factor of one\'s own; it is in force when it is confirmed', body: begin, response: { 201: Begun } } }, async (request, reply) => {
+    const { user } = signedInAs(request);
+    return reply.code(201).headers(noStore).send(await ports.people.beginSecondFactor(user, { password: request.body.password, source: sourceOf(request) }));
+  });
+  const confirm = Type.Object({ code: Text(64, 'Of the authenticator app.') }, { additionalProperties: false, examples: [{ code: '123456' }] });
+  const Confirmed = Type.Object({ recoveryCodes: Type.Array(Type.String(), { description: 'Each signs in once in place of a code; shown this once.' }) });
+  api.post('/v1/second-factor/confirm', { schema: { tags: ['people'], summary: 'Put the second factor in force: every sign-in needs a code from now on; other sessions end', body: confirm, response: { 201: Confirmed } } }, async (request, reply) => {
+    const { user, session } = signedInAs(request);
+    const { recoveryCodes } = await ports.people.confirmSecondFactor(user, session, { code: request.body.code, source: sourceOf(request) });
+    return reply.code(201).headers(noStore).send({ recoveryCodes: [...recoveryCodes] });
+  });
+  const State = Type.Object({ inForce: Type.Boolean(), recoveryCodes: Type.Integer({ description: 'How many are left.' }) });
+  api.get('/v1/second-factor', { schema: { tags: ['people'], summary: 'Whether one\'s own second factor is in force', response: { 200: State } } }, async (request, reply) => reply.headers(noStore).send(await ports.people.secondFactorState(signedInAs(request).user)));
+  const renew = Type.Object({ code: Text(64, 'Of the authenticator app, or a recovery code; it is used up.') }, { additionalProperties: false, examples: [{ code: '123456' }] });
+  api.post('/v1/second-factor/recovery-codes', { schema: { tags: ['people'], summary: 'New recovery codes in the place of the old ones', body: renew, response: { 201: Confirmed } } }, async (request, reply) => {
+    const { recoveryCodes } = await ports.people.renewRecoveryCodes(signedInAs(request).user, { code: request.body.code, source: sourceOf(request) });
+    return reply.code(201).headers(noStore).send({ recoveryCodes: [...recoveryCodes] });
+  });
+  api.post('/v1/users/:user/second-factor/reset', { schema: { tags: ['people'], summary: 'Take a user\'s second factor away; sessions end. Not one\'s own: another administrator does it', params: UserParams, response: { 204: Type.Null() } } }, async (request, reply) => {
+    const { user } = request.params;
+    const caller = callerOf(request);
+    // A token is its maker's hand.
+    if (caller.id === user || issuedBy(caller).issuer === `user:${user}`) throw forbidden();
+    await ports.people.resetSecondFactor(user);
+    return reply.code(204).send(null);
+  });
+}
+
 /** A user who signed in; a token that stands for itself has no session to end and no password to change. */
 export function signedInAs(request: FastifyRequest): { readonly user: string; readonly session: string } {
   const { id, session } = callerOf(request);
@@ -102,17 +136,20 @@ export function signedInAs(request: FastifyRequest): { readonly user: string; re
   return { user: id, session };
 }
 
+/** What narrows, or describes to the policies, a user or a service. */
+export const Scope = {
+  organisation: Type.Optional(Text(128, 'For the policies.')),
+  careTeams: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 128 }), { maxItems: 64 })),
+  studies: Type.Optional(Type.Array(Type.String(), { maxItems: 256 })),
+  patients: Type.Optional(Type.Array(Uuid, { maxItems: 10_000 })),
+};
+
 function userRoutes(api: Api, ports: QueryPorts): void {
-  const Scope = {
-    organisation: Type.Optional(Text(128, 'Of the user, for the policies.')),
-    careTeams: Type.Optional(Type.Array(Type.String({ minLength: 1, maxLength: 128 }), { maxItems: 64 })),
-    studies: Type.Optional(Type.Array(Type.String(), { maxItems: 256 })),
-    patients: Type.Optional(Type.Array(Uuid, { maxItems: 10_000 })),
-  };
-  const User = Type.Object({ user: Uuid, login: Type.String(), name: Type.String(), role: Type.String(), ...Scope, state: Type.String(), mustChangePassword: Type.Boolean(), created: Type.String() });
-  api.get('/v1/users', { schema: { tags: ['people'], summary: 'Users who sign in here', response: { 200: Type.Object({ users: Type.Array(User) }) } } }, async (_request, reply) => {
-    const users = (await ports.people.listUsers()).map(({ scope, createdAt, ...row }) => ({ ...row, ...(scope as object), created: rfc3339(createdAt) }));
-    return reply.headers(noStore).send({ users });
+  const User = Type.Object({ user: Uuid, login: Type.String(), name: Type.String(), role: Type.String(), ...Scope, state: Type.String(), mustChangePassword: Type.Boolean(), secondFactor: Type.Boolean(), created: Type.String() });
+  api.get('/v1/users', { schema: { tags: ['people'], summary: 'Users who sign in here', querystring: ListQuery, response: { 200: Type.Object({ users: Type.Array(User), next: Next }) } } }, async (request, reply) => {
+    const { cursor, limit } = request.query;
+    const { users, next } = await ports.people.listUsers({ ...(cursor === undefined ? {} : { cursor }), limit: limit ?? pageRows });
+    return reply.headers(noStore).send({ users: users.map(({ scope, createdAt, ...row }) => ({ ...row, ...(scope as object), created: rfc3339(createdAt) })), next });
   });
   const body = Type.Object(
     { login: Text(64, 'Letters, digits and . _ @ + -'), name: Type.Optional(Text(200, 'Shown to administrators; stored sealed.')), role: Type.Union((['researcher', 'clinician', 'engineer', 'admin', 'compliance', 'patient'] as const).map((role) => Type.Literal(role))), ...Scope },

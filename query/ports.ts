@@ -8,7 +8,10 @@ import type { Log } from '../log/log.js';
 import type { PolicyDecision, PolicyRequest } from '../security/policy.js';
 import type { Auditor } from '../security/audit.js';
 import type { Enrolment } from './enrolment-port.js';
+import type { Keys } from './keys-port.js';
 import type { People } from './people-port.js';
+import type { SecureServers } from './secure-servers.js';
+import type { Services } from './services-port.js';
 import type { TrailReader } from '../security/trail-reader.js';
 
 export type Role = 'researcher' | 'clinician' | 'engineer' | 'admin' | 'compliance' | 'patient' | 'service' | 'demo';
@@ -28,6 +31,8 @@ export interface Principal {
   readonly patients?: readonly string[];
   /** Of a user who signed in; a token that stands for itself has none. */
   readonly session?: string;
+  /** Of a token: the person who made it, as `user:<id>`; absent: the operator of the machine. */
+  readonly issuer?: string;
 }
 
 export interface Page<Row> {
@@ -125,8 +130,18 @@ export interface Stores {
 
 export type Origin = 'synthetic' | 'recorded' | null;
 
-export interface PatientRow {
-  readonly patient: string;
+/** Part of a list: at most `limit` rows that stand after a place in the list's own order. */
+export interface Part<Place> {
+  readonly after: Place | null;
+  readonly limit: number;
+}
+
+export interface PatientPlace {
+  readonly createdUs: number;
+  readonly patient: PatientId;
+}
+
+export interface PatientRow extends PatientPlace {
   /** What a person may be shown: for a demo patient its bed, otherwise as the registry decides for this principal. */
   readonly label: string;
   /** Where a demo patient's signals come from; null for a real patient. */
@@ -140,14 +155,25 @@ export interface StudyRow {
   readonly policyHash: string;
   /** Minimum group size of the policy. */
   readonly k: number;
-  /** Smallest cell of an aggregate, in distinct patients, where the policy asks for one. */
-  readonly minCell?: number;
+}
+
+/** What of a study's policy decides how it may be asked. */
+export interface StudyTerms extends StudyRow {
+  /** Smallest cell of an aggregate, in distinct patients. */
+  readonly minCell: number;
+  readonly basis: 'RELATIVE' | 'SHIFTED';
+  /** Names of the attributes that its groups may have. */
+  readonly attributes: readonly string[];
+  /** What becomes of an erased patient's rows. */
+  readonly onErasure: 'unlink' | 'delete';
 }
 
 export interface NewToken {
   readonly role: Exclude<Role, 'demo'>;
   readonly subject: string;
   readonly expiresInS: number;
+  /** The person who asks for it, as `user:<id>`; absent: the operator of the machine. */
+  readonly issuer?: string;
   readonly organisation?: string;
   readonly careTeams?: readonly string[];
   readonly studies?: readonly string[];
@@ -155,13 +181,17 @@ export interface NewToken {
 }
 
 export interface Admin {
-  listPatients(): Promise<readonly PatientRow[]>;
+  /** In the order in which they came; `among`: of these only, null: of all. */
+  listPatients(part: Part<PatientPlace> & { readonly among: readonly PatientId[] | null }): Promise<readonly PatientRow[]>;
   addPatient(attributes: Readonly<Record<string, string>>): Promise<{ readonly patient: string }>;
   /** @throws SpamerError `bad_request` when the key is no public ES256 or EdDSA JWK, `conflict`. */
   enrollDevice(publicKey: Readonly<Record<string, unknown>>): Promise<{ readonly device: string }>;
   setDeviceState(device: DeviceId, state: 'active' | 'suspended' | 'revoked'): Promise<void>;
   bind(binding: { readonly device: DeviceId; readonly patient: PatientId; readonly fromUs: number | null; readonly untilUs: number | null }): Promise<void>;
-  listStudies(): Promise<readonly StudyRow[]>;
+  /** By id. */
+  listStudies(part: Part<StudyId>): Promise<readonly StudyTerms[]>;
+  /** @throws SpamerError `not_found` */
+  study(study: StudyId): Promise<StudyTerms>;
   /** `policy` is the text of the study's policy file. */
   addStudy(policy: string): Promise<StudyRow>;
   addMember(study: StudyId, patient: PatientId): Promise<void>;
@@ -261,6 +291,17 @@ export interface SetAsideRecord {
   readonly code: string;
 }
 
+/** What became of the samples that a study was given, over all its pseudonyms: emitted = stored + erased + in flight. */
+export interface LedgerStudy {
+  readonly study: string;
+  readonly emitted: number;
+  readonly stored: number;
+  /** Of erased patients, where the study's policy says that their rows are deleted. */
+  readonly erased: number;
+  readonly inFlight: number;
+  readonly balanced: boolean;
+}
+
 export interface Ledger {
   /** From running totals; cheap enough for once a second. */
   snapshot(): Promise<readonly LedgerChannel[]>;
@@ -268,6 +309,7 @@ export interface Ledger {
   reconcile(): Promise<readonly LedgerChannel[]>;
   /** By position; the samples that stood in them are rejected in the ledger as soon as nothing is in flight. */
   setAside(): Promise<readonly SetAsideRecord[]>;
+  studies(): Promise<readonly LedgerStudy[]>;
 }
 
 export interface DeviceRow {
@@ -291,7 +333,10 @@ export interface CommandOutcome {
 }
 
 export interface Devices {
-  list(): Promise<readonly DeviceRow[]>;
+  /** By id; `among`: those that measure one of these patients now, null: all. */
+  list(part: Part<DeviceId> & { readonly among: readonly PatientId[] | null }): Promise<readonly DeviceRow[]>;
+  /** Which devices measure which of these patients now; null: of all patients. */
+  boundTo(patients: readonly PatientId[] | null): Promise<ReadonlyArray<{ readonly device: string; readonly patient: string }>>;
   /** @throws SpamerError `not_found`. */
   sendCommand(device: DeviceId, command: { readonly name: string; readonly args: Readonly<Record<string, string>>; readonly expiresAtUs: number }): Promise<CommandOutcome>;
 }
@@ -316,6 +361,8 @@ export interface MetricsSnapshot {
   readonly rejectsByReason: Readonly<Record<string, number>>;
   /** Records that a stage or sink could not read, since the start of the process. */
   readonly setAside: Readonly<Record<string, number>>;
+  /** Whether each part of the program answered when it was asked for this; one that did not shows what it said last. */
+  readonly up: Readonly<Record<string, boolean>>;
   /** Emergency accesses of this data folder, and those nobody has reviewed yet. */
   readonly emergencies: { readonly total: number; readonly unreviewed: number };
   /** Records that a stage or sink has still to read, per input topic. */
@@ -363,6 +410,7 @@ export interface Person {
   readonly kind: string;
   readonly id: string;
   readonly role: string;
+  readonly issuer?: string;
 }
 
 export interface ErasureRow {
@@ -405,8 +453,10 @@ export interface QueryPorts {
   readonly admin: Admin;
   readonly people: People;
   readonly enrolment: Enrolment;
+  readonly services: Services;
   readonly ledger: Ledger;
   readonly erasures: Erasures;
+  readonly keys: Keys;
   readonly devices: Devices;
   readonly log: LogReader;
   readonly opener: Opener;
@@ -429,11 +479,15 @@ export interface QueryPorts {
 
 export interface QueryOptions {
   readonly version: string;
+  /** Absent: clear HTTP. */
+  readonly secure?: SecureServers;
   /** Folder of the built page; null serves none. */
   readonly consoleDir: string | null;
   /** Cells of aggregates with fewer distinct patients are suppressed. CMS publishes none of 1 to 10 (FACTS §4). */
   readonly minCell?: number;
   readonly liveWatchersMax?: number;
+  /** Refusals leave at whole multiples of it. */
+  readonly refusalGridMs?: number;
   /** Addresses or networks whose `X-Forwarded-For` is believed. */
   readonly trustedProxies?: readonly string[];
 }

@@ -1,5 +1,5 @@
 import { STATUS_CODES } from 'node:http';
-import type { FastifyError, FastifyInstance, FastifyReply } from 'fastify';
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import { SpamerError, verdicts } from '../core/errors.js';
 import { faultOf, type Journal } from '../core/journal.js';
@@ -23,24 +23,58 @@ export function problemOf(error: SpamerError): Record<string, unknown> {
 }
 
 /** Foreign errors become ours here, without their message: that may quote what was sent. */
-function translated(error: FastifyError | SpamerError, journal: Journal): SpamerError {
+function translated(error: FastifyError | SpamerError, request: FastifyRequest, journal: Journal): SpamerError {
   if (error instanceof SpamerError) return error;
-  if (error.validation !== undefined) return new SpamerError('bad_request', 'the request does not fit its schema', { where: placeOf(error) });
+  if (error.validation !== undefined) return misfit(error, request);
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new SpamerError('too_large', 'the body is too large', { where: 'body' });
   if (error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500) return new SpamerError('bad_request', 'the request could not be read', { where: 'request' });
   journal.error('a request failed', { fault: faultOf(error) });
   return new SpamerError('internal', 'the request failed; the log has more');
 }
 
-function placeOf(error: FastifyError): string {
+/** The place is told as far as the schema knows it: a name that it doesn't know may be anything, a person's too. */
+function misfit(error: FastifyError, request: FastifyRequest): SpamerError {
+  const part = error.validationContext ?? 'request';
+  const schema = Object.entries(request.routeOptions.schema ?? {}).find(([name]) => name === part)?.[1] as Schema | undefined;
   const first = error.validation?.[0];
-  const missing = (first?.params as { requiredProperties?: string[]; missingProperty?: string } | undefined) ?? {};
-  const name = missing.missingProperty ?? missing.requiredProperties?.[0];
-  return `${error.validationContext ?? 'request'}${first?.instancePath ?? ''}${name === undefined ? '' : `/${name}`}`;
+  const about = (first?.params as { requiredProperties?: string[]; missingProperty?: string; additionalProperties?: string[] } | undefined) ?? {};
+  const path = (first?.instancePath ?? '').split('/').slice(1);
+  const { known, within } = follow(schema, path);
+  const missing = about.missingProperty ?? about.requiredProperties?.[0];
+  const where = [part, ...known, ...(missing === undefined ? [] : [missing])].join('/');
+  const strange = known.length < path.length || (about.additionalProperties ?? []).length > 0;
+  const names = Object.keys(within?.properties ?? {});
+  return new SpamerError('bad_request', strange && names.length > 0 ? `the request has a name that is not known here; known are ${names.join(', ')}` : 'the request does not fit its schema', { where });
+}
+
+/** What this reads of a JSON schema. */
+interface Schema {
+  readonly properties?: Readonly<Record<string, Schema>>;
+  readonly items?: Schema;
+  readonly anyOf?: readonly Schema[];
+}
+
+/** The names of a path that a schema knows, up to the first that it doesn't, and the schema there. */
+function follow(schema: Schema | undefined, path: readonly string[]): { readonly known: readonly string[]; readonly within: Schema | undefined } {
+  const known: string[] = [];
+  let within = schema;
+  for (const name of path) {
+    const next = childOf(within, name);
+    if (next === undefined) break;
+    known.push(name);
+    within = next;
+  }
+  return { known, within };
+}
+
+function childOf(schema: Schema | undefined, name: string): Schema | undefined {
+  if (schema?.properties !== undefined && Object.hasOwn(schema.properties, name)) return schema.properties[name];
+  if (schema?.items !== undefined && /^\d{1,6}$/.test(name)) return schema.items;
+  return schema?.anyOf?.map((one) => childOf(one, name)).find((one) => one !== undefined);
 }
 
 export function installProblems(app: FastifyInstance, journal: Journal): void {
-  app.setErrorHandler((error: FastifyError | SpamerError, _request, reply) => sendProblem(reply, translated(error, journal)));
+  app.setErrorHandler((error: FastifyError | SpamerError, request, reply) => sendProblem(reply, translated(error, request, journal)));
   app.setNotFoundHandler((_request, reply) => sendProblem(reply, new SpamerError('not_found', 'there is nothing at this path')));
 }
 

@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { gunzipSync } from 'node:zlib';
+import { Ajv } from 'ajv';
 import { tableFromIPC } from 'apache-arrow';
 import { SpamerError } from '../core/errors.js';
 import { uuidBytes } from '../core/ids.js';
+import { limits } from '../core/limits.js';
+import { partitionOf } from '../log/log.js';
 import { decodeFrameBodies } from '../schemas/frames.js';
 import { access } from './actions.js';
 import type { Api } from './api.js';
-import { blockMessage, chunkMessage, device, doubles, frame, numericRows, patient, runRows, signedIn, stranger, t0, type Doubles } from './doubles.test.js';
+import { blockMessage, chunkMessage, device, doubles, erasureRow, frame, numericRows, patient, runRows, signedIn, stranger, t0, type Doubles, givenToken } from './doubles.test.js';
 import { buildServer } from './server.js';
 
 async function served(t: TestContext, made: Doubles = doubles(), options: { liveWatchersMax?: number } = {}): Promise<Api> {
@@ -18,13 +21,30 @@ async function served(t: TestContext, made: Doubles = doubles(), options: { live
 
 const as = (role: string): { authorization: string } => ({ authorization: `Bearer token-of-${role}` });
 
+test('whoever has no token may send little: a deep or large body to a public route is refused unread, and a token opens the rest', async (t) => {
+  const made = doubles();
+  const api = await served(t, made);
+  const headers = { 'content-type': 'application/json' };
+  for (const [rule, allowed] of Object.entries(access)) {
+    const [method, url] = rule.split(' ') as ['GET' | 'POST', string];
+    if (allowed !== 'public' || method !== 'POST') continue;
+    for (const payload of [`{"a":${'['.repeat(100_000)}${']'.repeat(100_000)}}`, JSON.stringify({ refreshToken: 'x'.repeat(limits.openBodyBytesMax) })]) {
+      const answer: { readonly statusCode: number; json<Body>(): Body } = await api.inject({ method, url, headers, payload });
+      assert.deepEqual([answer.statusCode, answer.json<{ code: string }>().code], [413, 'too_large'], rule);
+    }
+  }
+  assert.deepEqual(made.calls, []);
+  const policy = 'x'.repeat(2 * limits.openBodyBytesMax);
+  assert.equal((await api.inject({ method: 'POST', url: '/v1/studies', headers: { ...headers, authorization: 'Bearer token-of-admin' }, payload: JSON.stringify({ policy }) })).statusCode, 201);
+});
+
 test('the ledger adds up and is said in samples [LEDGER]', async (t) => {
   const made = doubles();
   const api = await served(t, made);
   const total = (await api.inject({ url: '/v1/ledger', headers: as('demo') })).json<Record<string, number | boolean>>();
   assert.equal(total['accepted'], Number(total['stored']) + Number(total['rejected']) + Number(total['held']) + Number(total['inFlight']));
   assert.equal(total['balanced'], true);
-  const leaking = doubles({ ledger: { snapshot: async () => [{ device, code: 1, accepted: 10, stored: 8, rejected: 0, held: 0, erased: 0, inFlight: 0, notConsented: 0, rejectedByReason: {}, balanced: true }], reconcile: async () => [], setAside: async () => [] } });
+  const leaking = doubles({ ledger: { snapshot: async () => [{ device, code: 1, accepted: 10, stored: 8, rejected: 0, held: 0, erased: 0, inFlight: 0, notConsented: 0, rejectedByReason: {}, balanced: true }], reconcile: async () => [], setAside: async () => [], studies: async () => [] } });
   const wrong = await served(t, leaking);
   assert.equal((await wrong.inject({ url: '/v1/ledger', headers: as('demo') })).json<{ balanced: boolean }>().balanced, false);
 });
@@ -35,9 +55,10 @@ test('many pages ask the stores for one ledger; a full count is for engineers', 
   await Promise.all(Array.from({ length: 20 }, () => api.inject({ url: '/v1/ledger', headers: as('demo') })));
   assert.equal(made.calls.filter(([name]) => name === 'snapshot').length, 1);
   await api.inject({ url: '/v1/ledger/channels?full=true', headers: as('demo') });
-  assert.equal(made.calls.filter(([name]) => name === 'reconcile').length, 0);
-  await api.inject({ url: '/v1/ledger/channels?full=true', headers: as('engineer') });
+  assert.equal(made.calls.filter(([name]) => name === 'reconcile' || name === 'studies').length, 0);
+  const full = await api.inject({ url: '/v1/ledger/channels?full=true', headers: as('engineer') });
   assert.equal(made.calls.filter(([name]) => name === 'reconcile').length, 1);
+  assert.deepEqual(full.json<{ studies: unknown }>().studies, [{ study: 'sepsis', emitted: 9, stored: 5, erased: 3, inFlight: 1, balanced: true }]);
 });
 
 test('CSV and Arrow hold the same rows as JSON', async (t) => {
@@ -57,6 +78,48 @@ test('CSV and Arrow hold the same rows as JSON', async (t) => {
   assert.deepEqual([...table].map((row) => { const { t_us, value, pseudonym } = row as unknown as { t_us: bigint; value: number; pseudonym: string }; return [Number(t_us), value, pseudonym]; }), numericRows.map((row) => [row.tUs, row.value, row.pseudonym]));
   assert.equal(arrow.headers['x-next-cursor'], 'more');
   assert.equal(arrow.headers['link'], `<${url}?cursor=more>; rel="next"`);
+});
+
+/** A researcher whose token names no studies may ask all of them. */
+const everyStudy = { kind: 'user', id: 'r2', role: 'researcher', studies: ['*'], session: 's' } as const;
+
+test('an Arrow stream without rows is a schema and its end, as every reader takes it', async (t) => {
+  const made = doubles();
+  const empty = { ...made.ports.stores, numerics: async () => ({ rows: [], next: null }), runs: async () => ({ rows: [], next: null }) };
+  const api = await served(t, { ...made, ports: { ...made.ports, stores: empty } });
+  for (const [of, column] of [['numerics', 't_us'], ['runs', 'samples']] as const) {
+    const { rawPayload } = await api.inject({ url: `/v1/studies/ward/${of}?format=arrow`, headers: as('researcher') });
+    assert.ok(tableFromIPC(rawPayload).schema.names.includes(column));
+    assert.equal(tableFromIPC(rawPayload).numRows, 0);
+    // Continuation, length, the schema's flatbuffer; then continuation and length 0. A batch whose dictionaries were never sent opens in this library only.
+    assert.equal(rawPayload.subarray(8 + rawPayload.readInt32LE(4)).toString('hex'), 'ffffffff00000000');
+  }
+});
+
+test('a question that does not fit the study is refused, not answered with everything or nothing', async (t) => {
+  const made = doubles();
+  made.tokens.set('token-of-every-study', everyStudy);
+  const api = await served(t, made);
+  const ask = async (url: string): Promise<[number, string | undefined]> => {
+    const answer = await api.inject({ url: `/v1/studies/${url}`, headers: as('every-study') });
+    return [answer.statusCode, answer.json<{ where?: string }>().where];
+  };
+  for (const route of ['signals', 'numerics', 'runs', 'aggregates']) assert.deepEqual(await ask(`wrad/${route}`), [404, 'params/study'], route);
+  assert.deepEqual(await ask('ward/numerics?groups=sex:F'), [400, 'querystring'], 'a misspelt filter: its name may be anything, so it is not repeated');
+  assert.deepEqual(await ask('ward/signals?code=1'), [400, 'querystring']);
+  assert.deepEqual(await ask('ward/aggregates?by=height'), [400, 'querystring/by']);
+  assert.deepEqual(await ask('ward/numerics?group=height:tall'), [400, 'querystring/group']);
+  assert.deepEqual(await ask('ward/numerics?from=2026-02-30T00:00:00Z'), [400, 'querystring/from']);
+  assert.deepEqual(await ask('ward/numerics?from=7&to=5'), [400, 'querystring/to']);
+  assert.deepEqual(await ask('other/numerics?from=2026-01-01T00:00:00Z'), [400, 'querystring/from'], 'a calendar time of a study whose times are relative');
+});
+
+test('relative times are durations too', async (t) => {
+  const made = doubles();
+  made.tokens.set('token-of-every-study', everyStudy);
+  const api = await served(t, made);
+  await api.inject({ url: '/v1/studies/other/numerics?from=PT1M30.5S&to=P1DT1H', headers: as('every-study') });
+  assert.deepEqual(made.calls.at(-1), ['numerics', { study: 'other', fromUs: 90_500_000, toUs: 90_000_000_000 }]);
 });
 
 test('runs keep every sample in Arrow, to the ends of 32 bits', async (t) => {
@@ -155,6 +218,7 @@ test('answers are packed and carry an ETag that saves the second transfer', asyn
   assert.equal((JSON.parse(gunzipSync(first.rawPayload).toString()) as { openapi: string }).openapi, '3.1.0');
   const again = await api.inject({ url: '/openapi.json', headers: { 'if-none-match': String(first.headers['etag']) } });
   assert.deepEqual([again.statusCode, again.body], [304, '']);
+  for (const [known, status] of [['*', 304], [`"another", ${String(first.headers['etag'])}`, 304], ['"another"', 200]] as const) assert.equal((await api.inject({ url: '/openapi.json', headers: { 'if-none-match': known } })).statusCode, status, known);
   assert.match(String(first.headers['content-security-policy']), /default-src 'none'/);
 });
 
@@ -174,6 +238,42 @@ test('the OpenAPI description has every route of the table, its refusals, and no
   assert.ok(text.includes('#/components/schemas/Problem'));
 });
 
+test('every answer is described, and what is answered fits its description', async (t) => {
+  const made = doubles();
+  for (let seq = 1; seq < 4; seq++) made.log.append(blockMessage([frame(seq, t0)]));
+  made.log.append(Buffer.from('no message'));
+  made.tokens.set('token-of-every', { kind: 'user', id: 'a', role: 'admin', studies: ['*'], patients: ['*'], session: 's' });
+  const api = await served(t, made);
+  interface Described { readonly content?: Record<string, { schema: Record<string, unknown>; example?: unknown }> }
+  const openapi = api.swagger() as unknown as { paths: Record<string, Record<string, { responses: Record<string, Described> }>>; components: { schemas: Record<string, object> } };
+  const ajv = new Ajv({ strict: false, schemas: Object.entries(openapi.components.schemas).map(([name, schema]) => ({ ...schema, $id: `#/components/schemas/${name}` })) });
+  let fitted = 0;
+  for (const [path, operations] of Object.entries(openapi.paths)) {
+    for (const [method, { responses }] of Object.entries(operations)) {
+      for (const [status, { content = {} }] of Object.entries(responses)) {
+        if (!status.startsWith('2') || status === '204') continue;
+        const where = `${method} ${path} ${status}`;
+        assert.notEqual(Object.keys(content).length, 0, where);
+        for (const { schema, example } of Object.values(content)) {
+          assert.ok(['type', 'anyOf', '$ref'].some((key) => key in schema), `${where} says nothing`);
+          if (example !== undefined) assert.ok(ajv.validate(schema, example), `${where}: ${ajv.errorsText()}`);
+        }
+        const json = content['application/json'];
+        if (method !== 'get' || json === undefined) continue;
+        const url = path.replace('{patient}', patient).replace('{study}', 'ward').replace('{topic}', 'vitals.raw').replace('{erasure}', erasureRow.id);
+        for (const role of ['every', 'engineer', 'researcher', 'clinician', 'compliance', 'patient']) {
+          const answer = await api.inject({ url: `${url}${url.endsWith('/records') ? `?partition=${partitionOf(uuidBytes(device), 2)}` : ''}`, headers: as(role) });
+          if (answer.statusCode !== Number(status)) continue;
+          assert.ok(ajv.validate(json.schema, answer.json()), `${where} by ${role}: ${ajv.errorsText()}`);
+          fitted += 1;
+          if (url.endsWith('/records')) assert.deepEqual(answer.json<{ records: Array<{ schema: string | null }> }>().records.map((row) => row.schema), ['Block', 'Block', 'Block', null]);
+        }
+      }
+    }
+  }
+  assert.ok(fitted > 25, `${fitted} answers`);
+});
+
 test('the examples of the description are accepted as they stand', async (t) => {
   const api = await served(t);
   const openapi = api.swagger() as { paths: Record<string, Record<string, { requestBody?: { content: Record<string, { example?: object }> } }>> };
@@ -181,8 +281,8 @@ test('the examples of the description are accepted as they stand', async (t) => 
   for (const [path, operations] of Object.entries(openapi.paths)) {
     const payload = operations['post']?.requestBody?.content['application/json']?.example;
     if (payload !== undefined) {
-      const url = path.replace('{device}', device).replace('{user}', signedIn.user).replace('{patient}', patient);
-      const answer = await api.inject({ method: 'POST', url, headers: as(path.endsWith('/break-glass') ? 'clinician' : 'admin'), payload });
+      const url = path.replace('{device}', device).replace('{user}', signedIn.user).replace('{service}', givenToken.service).replace('{patient}', patient);
+      const answer = await api.inject({ method: 'POST', url, headers: as(path.endsWith('/break-glass') || path.endsWith('/portable-record') ? 'clinician' : path.startsWith('/v1/me/') ? 'patient' : 'admin'), payload });
       assert.ok(answer.statusCode < 300, `${path}: ${answer.body}`);
       ran += 1;
     }
@@ -194,7 +294,7 @@ test('metrics are Prometheus text with lag, flushes and rejects, and no identity
   const api = await served(t);
   await api.inject({ url: '/metrics' });
   const { body } = await api.inject({ url: '/metrics' });
-  for (const line of ['spamer_frames_total 7', 'spamer_half_open_connections 4', 'spamer_half_open_refused_total 5', 'spamer_handshakes_refused_total 6', 'spamer_lag_records{stage="record",topic="vitals.raw",partition="1"} 3', 'spamer_set_aside_records_total{stage="anonymize"} 2', 'spamer_rejected_samples_total{reason="value_out_of_range"} 10', 'spamer_flush_seconds_bucket{le="+Inf"} 3', 'spamer_freshness_seconds 0.85']) assert.ok(body.includes(`${line}\n`), line);
+  for (const line of ['spamer_frames_total 7', 'spamer_half_open_connections 4', 'spamer_half_open_refused_total 5', 'spamer_handshakes_refused_total 6', 'spamer_lag_records{stage="record",topic="vitals.raw",partition="1"} 3', 'spamer_set_aside_records_total{stage="anonymize"} 2', 'spamer_rejected_samples_total{reason="value_out_of_range"} 10', 'spamer_flush_seconds_bucket{le="+Inf"} 3', 'spamer_freshness_seconds 0.85', 'spamer_part_up{part="record"} 0']) assert.ok(body.includes(`${line}\n`), line);
   assert.ok(!body.includes(patient) && !body.includes(device));
 });
 
@@ -272,4 +372,32 @@ test('closing the server ends live views at once and says so', async (t) => {
   const response = await fetch(`${api.listeningOrigin}/v1/patients/${patient}/live`, { headers: as('demo') });
   await api.close();
   assert.match(await response.text(), /event: end\ndata: \{"code":"stopping"\}/);
+});
+
+test('[DENY] a live view ends when its session does, or the right to it, and says which', async (t) => {
+  const made = doubles();
+  const api = await served(t, made);
+  await api.listen({ port: 0, host: '127.0.0.1' });
+  const open = (role: string): Promise<Response> => fetch(`${api.listeningOrigin}/v1/patients/${patient}/live`, { headers: as(role) });
+  const ended = async (response: Response, act: () => Promise<{ statusCode: number }>): Promise<readonly [string | undefined, number, number]> => {
+    const begun = performance.now();
+    const { statusCode } = await act();
+    const code = /event: end\ndata: \{"code":"(\w+)"\}/.exec(await response.text())?.[1];
+    return [code, statusCode, performance.now() - begun];
+  };
+  const clinician = await open('clinician');
+  const demo = await open('demo');
+  const [code, status, ms] = await ended(clinician, async () => {
+    made.tokens.delete('token-of-clinician');
+    return api.inject({ method: 'POST', url: '/v1/sign-out', headers: as('engineer'), payload: {} });
+  });
+  assert.deepEqual([code, status], ['unauthenticated', 204]);
+  const [narrowed, , again] = await ended(demo, async () => {
+    made.tokens.set('token-of-demo', { kind: 'token', id: 'guest', role: 'demo', patients: [] });
+    return api.inject({ method: 'DELETE', url: `/v1/tokens/${'a'.repeat(64)}`, headers: as('admin') });
+  });
+  assert.equal(narrowed, 'forbidden');
+  // Well before the heartbeat of 5 s would have noticed.
+  assert.ok(ms < 2000 && again < 2000, `ended after ${ms.toFixed(0)} and ${again.toFixed(0)} ms`);
+  t.diagnostic(`ended ${ms.toFixed(0)} and ${again.toFixed(0)} ms after`);
 });

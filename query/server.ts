@@ -5,6 +5,8 @@ import swagger from '@fastify/swagger';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import { TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
 import fastify from 'fastify';
+import { Type } from 'typebox';
+import { limits } from '../core/limits.js';
 import { installAccess } from './access.js';
 import { access } from './actions.js';
 import { adminRoutes } from './admin.js';
@@ -13,14 +15,20 @@ import type { Api } from './api.js';
 import { careRoutes } from './care.js';
 import { idempotencyHeader, installIdempotency, takesKey } from './idempotency.js';
 import { erasureRoutes } from './erasures.js';
+import { isKnown } from './etag.js';
+import { installArrival, installEvenRefusals } from './even-refusals.js';
 import { installAudit } from './audit.js';
+import { keyRoutes } from './keys.js';
+import { ownRoutes } from './me.js';
 import { liveRoutes } from './live.js';
 import { contentSecurityPolicy, pageRoutes } from './page.js';
 import { enrolmentRoutes } from './enrolment.js';
 import { peopleRoutes } from './people.js';
 import type { QueryOptions, QueryPorts } from './ports.js';
 import { installProblems, Problem } from './problem.js';
+import { portableRoutes } from './portable.js';
 import { recordRoutes } from './record.js';
+import { serviceRoutes } from './services.js';
 import { systemRoutes } from './system.js';
 import { topicRoutes } from './topics.js';
 import { trailRoutes } from './trail.js';
@@ -33,16 +41,20 @@ const packFromBytes = 2048;
  * Close it with `close()`: live views end first.
  */
 export async function buildServer(ports: QueryPorts, options: QueryOptions): Promise<Api> {
-  const api: Api = fastify({ logger: false, bodyLimit: 1024 * 1024, forceCloseConnections: true, requestTimeout: 30_000, ...(options.trustedProxies === undefined ? {} : { trustProxy: [...options.trustedProxies] }), routerOptions: { maxParamLength: 256 } }).withTypeProvider<TypeBoxTypeProvider>();
+  const api = fastify({ logger: false, ...(options.secure === undefined ? {} : { serverFactory: options.secure.make, https: {} }), bodyLimit: limits.bodyBytesMax, forceCloseConnections: true, requestTimeout: 30_000, ...(options.trustedProxies === undefined ? {} : { trustProxy: [...options.trustedProxies] }), routerOptions: { maxParamLength: 256 } }).withTypeProvider<TypeBoxTypeProvider>();
   api.setValidatorCompiler(TypeBoxValidatorCompiler);
   await api.register(swagger, description(options));
   api.addSchema(Problem);
+  installArrival(api);
   installProblems(api, ports.journal);
   installHeaders(api);
   installAccess(api, ports);
   installAudit(api, ports);
   if (ports.idempotency !== undefined) installIdempotency(api, { store: ports.idempotency, journal: ports.journal, now: () => ports.now() });
+  installEvenRefusals(api, options.refusalGridMs);
+  api.addHook('onRoute', boundOpenBody);
   api.addHook('onRoute', describeRefusals);
+  api.addHook('onRoute', refuseUnknownParameters);
   // In a plugin, so that the description sees every route.
   await api.register(async (scope) => routes(scope as unknown as Api, ports, options));
   await api.ready();
@@ -54,10 +66,14 @@ function routes(api: Api, ports: QueryPorts, options: QueryOptions): void {
   systemRoutes(api, ports, options);
   analyticsRoutes(api, ports, options);
   recordRoutes(api, ports);
+  portableRoutes(api, ports);
   liveRoutes(api, ports, options);
   erasureRoutes(api, ports);
+  keyRoutes(api, ports);
+  ownRoutes(api, ports);
   adminRoutes(api, ports);
   peopleRoutes(api, ports);
+  serviceRoutes(api, ports);
   enrolmentRoutes(api, ports);
   careRoutes(api, ports);
   topicRoutes(api, ports);
@@ -76,12 +92,30 @@ function description(options: QueryOptions): object {
   };
 }
 
+/** Whoever has no token may send little. */
+function boundOpenBody(route: { readonly method: string | string[]; readonly url: string; bodyLimit?: number }): void {
+  if (isOpen(route)) route.bodyLimit = limits.openBodyBytesMax;
+}
+
+function isOpen({ method, url }: { readonly method: string | string[]; readonly url: string }): boolean {
+  const first = Array.isArray(method) ? (method[0] ?? 'GET') : method;
+  return access[`${first === 'HEAD' ? 'GET' : first} ${url}`] === 'public';
+}
+
+/** A parameter that a route does not know is refused: a filter with a typing error in its name would answer everything. */
+function refuseUnknownParameters(route: { url: string; schema?: { querystring?: unknown } }): void {
+  if (!route.url.startsWith('/v1/')) return;
+  const schema = (route.schema ??= {});
+  // In place: a copy would lose the mark by which the validator turns text into numbers.
+  schema.querystring = Object.assign((schema.querystring as object | undefined) ?? Type.Object({}), { additionalProperties: false });
+}
+
 /** Every route that is not public says in the description that it wants a token, and how it refuses. */
 function describeRefusals(route: { method: string | string[]; url: string; schema?: { hide?: boolean; security?: unknown; headers?: unknown; response?: unknown } }): void {
   const schema = (route.schema ??= {});
   const method = Array.isArray(route.method) ? (route.method[0] ?? 'GET') : route.method;
   const problem = { description: 'Problem document', content: { 'application/problem+json': { schema: { $ref: 'Problem#' } } } };
-  const isPublic = access[`${method === 'HEAD' ? 'GET' : method} ${route.url}`] === 'public';
+  const isPublic = isOpen(route);
   if (!isPublic) schema.security = [{ bearer: [] }];
   if (takesKey(method, route.url)) schema.headers = { type: 'object', properties: idempotencyHeader };
   schema.response = { ...(schema.response ?? { 200: { description: 'Success' } }), ...(isPublic ? {} : { 401: problem, 403: problem }), '4xx': problem };
@@ -102,7 +136,7 @@ function installHeaders(api: Api): void {
     const etag = `W/"${createHash('sha256').update(payload).digest('base64url').slice(0, 22)}"`;
     if (!reply.hasHeader('cache-control')) reply.header('cache-control', 'private, no-cache');
     reply.header('etag', etag);
-    if (request.headers['if-none-match'] === etag) {
+    if (isKnown(request.headers['if-none-match'], etag)) {
       reply.code(304).removeHeader('content-length');
       return '';
     }

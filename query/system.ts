@@ -2,8 +2,8 @@ import type { FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import { SpamerError } from '../core/errors.js';
 import { units } from '../schemas/units.js';
-import { callerOf, decide, visiblePatients } from './access.js';
-import { Code, Count, type Api } from './api.js';
+import { callerOf, decide, tiedPatients, visiblePatients } from './access.js';
+import { Code, Count, textAnswer, type Api } from './api.js';
 import { LedgerCache, totalsOf } from './ledger.js';
 import { Metrics } from './metrics.js';
 import type { LedgerChannel, QueryOptions, QueryPorts } from './ports.js';
@@ -13,9 +13,11 @@ const Totals = { accepted: Count, stored: Count, rejected: Count, held: Count, e
 const Lag = Type.Object({ stage: Type.String(), topic: Type.String(), records: Count });
 const Ledger = Type.Object({ time: Type.String(), unit: Type.Literal('samples'), ...Totals }, { description: 'accepted = stored + rejected + held + erased + inFlight, in samples. `held`: valid, and kept sealed because at least one study of the patient still waits for its group to reach k; a block\'s samples leave `held` together, when the last study that waits for that block gives it out. The PMR store has them already.' });
 const SetAside = Type.Object({ topic: Type.String(), partition: Type.Integer(), offset: Type.Integer(), code: Type.String() });
+const Study = Type.Object({ study: Type.String(), emitted: Count, stored: Count, erased: Count, inFlight: Type.Integer(), balanced: Type.Boolean() }, { description: 'emitted = stored + erased + inFlight, in samples. `erased`: given out under pseudonyms of patients who are erased since, and deleted, as the study\'s policy says.' });
 const Channels = Type.Object({
   channels: Type.Array(Type.Object({ device: Type.String(), code: Code, ...Totals })),
   balanced: Type.Boolean(),
+  studies: Type.Optional(Type.Array(Study, { description: 'With `full`, for who sees every device: what became of what studies were given.' })),
   setAside: Type.Optional(Type.Array(SetAside, { description: 'With `full`: records that could not be read, where they stand. Their samples count as rejected (`block_unreadable`, `chunk_unreadable`) as soon as nothing else is in flight.' })),
 });
 const Status = Type.Object({
@@ -43,6 +45,12 @@ export function systemRoutes(api: Api, ports: QueryPorts, options: QueryOptions)
   demoRoute(api, ports);
 }
 
+const metricsAnswer = textAnswer(
+  'text/plain',
+  'Prometheus text format 0.0.4. Every name begins with `spamer_`; labels are stages, topics, partitions, parts, codes and reasons, never a device, a patient or a study. docs/operations.md has what to watch.',
+  '# HELP spamer_lag_records Records that a stage or sink has still to read.\n# TYPE spamer_lag_records gauge\nspamer_lag_records{stage="record",topic="vitals.raw",partition="0"} 2\n',
+);
+
 function healthRoutes(api: Api, ports: QueryPorts): void {
   const metrics = new Metrics(ports.metrics);
   const Parts = Type.Object({ ready: Type.Boolean(), parts: Type.Record(Type.String(), Type.Boolean()) });
@@ -51,7 +59,7 @@ function healthRoutes(api: Api, ports: QueryPorts): void {
     const readiness = await ports.readiness();
     return reply.code(readiness.ready ? 200 : 503).send({ ready: readiness.ready, parts: { ...readiness.parts } });
   });
-  api.get('/metrics', { schema: { tags: ['system'], summary: 'Prometheus metrics', produces: ['text/plain'] } }, async (_request, reply) => reply.type(metrics.contentType).send(await metrics.text()));
+  api.get('/metrics', { schema: { tags: ['system'], summary: 'Prometheus metrics', response: metricsAnswer } }, async (_request, reply) => reply.type(metrics.contentType).send(await metrics.text()));
   api.get('/v1/signals', { schema: { tags: ['system'], summary: 'Signals by IEEE 11073-10101 code', response: { 200: Type.Object({ signals: Type.Array(Signal), units: Type.Array(Unit) }) } } }, async () => ({
     signals: ports.signals.map((signal) => ({ ...signal })),
     units: Object.values(units).map(({ code, ucum }) => ({ code, ucum })),
@@ -87,17 +95,20 @@ function ledgerRoutes(api: Api, ports: QueryPorts): void {
   api.get('/v1/ledger/channels', { schema }, async (request) => {
     // A full scan costs seconds of both stores, so not for the demo's anonymous guests.
     const full = request.query.full === true && callerOf(request).role !== 'demo';
-    const channels = await visible(full ? await ports.ledger.reconcile() : await cache.snapshot(), request, ports);
+    const all = (await decide(ports, request, 'seeEveryDevice', 'system', 'spamer')).allowed;
+    const channels = await visible(full ? await ports.ledger.reconcile() : await cache.snapshot(), all, request, ports);
     const setAside = full ? { setAside: (await ports.ledger.setAside()).map((row) => ({ ...row })) } : {};
-    return { channels: channels.map((channel) => ({ ...channel })), balanced: totalsOf(channels).balanced, ...setAside };
+    const studies = full && all ? { studies: (await ports.ledger.studies()).map((row) => ({ ...row })) } : {};
+    return { channels: channels.map((channel) => ({ ...channel })), balanced: totalsOf(channels).balanced, ...studies, ...setAside };
   });
 }
 
 /** Who sees every device keeps the whole ledger; a demo guest sees the demo patients' devices. */
-async function visible(channels: readonly LedgerChannel[], request: FastifyRequest, ports: QueryPorts): Promise<readonly LedgerChannel[]> {
-  if ((await decide(ports, request, 'seeEveryDevice', 'system', 'spamer')).allowed) return channels;
-  const bound = new Map((await ports.devices.list()).map((row) => [row.device, row.patient]));
-  const seen = await visiblePatients(ports, request, [...bound.values()].filter((patient) => patient !== null));
+async function visible(channels: readonly LedgerChannel[], all: boolean, request: FastifyRequest, ports: QueryPorts): Promise<readonly LedgerChannel[]> {
+  if (all) return channels;
+  const tied = await tiedPatients(ports, request);
+  const bound = new Map((await ports.devices.boundTo(tied)).map(({ device, patient }) => [device, patient]));
+  const seen = await visiblePatients(ports, request, tied, [...new Set(bound.values())]);
   return channels.filter((channel) => seen.has(bound.get(channel.device) ?? ''));
 }
 

@@ -2,9 +2,9 @@ import { Readable } from 'node:stream';
 import { Type } from 'typebox';
 import { SpamerError } from '../core/errors.js';
 import { limits } from '../core/limits.js';
-import { Count, Time, Uuid, readPatient, type Api } from './api.js';
+import { Count, Time, Uuid, readPatient, textAnswer, type Api } from './api.js';
 import type { QueryPorts } from './ports.js';
-import { parseTime, rfc3339 } from './times.js';
+import { parseSpan, rfc3339 } from './times.js';
 
 const Hash = Type.String({ description: 'SHA-256, base64.' });
 const Size = Type.Integer({ minimum: 0, description: 'Entries.' });
@@ -36,7 +36,7 @@ const base64 = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.by
 export function trailRoutes(api: Api, ports: QueryPorts): void {
   const { trail } = ports;
   api.get('/v1/audit/key', { schema: { tags, summary: 'The public key of checkpoints, as the verifier of a C2SP signed note', response: { 200: Type.Object({ key: Type.String() }) } } }, async () => ({ key: trail.key }));
-  api.get('/v1/audit/checkpoint', { schema: { tags, summary: 'A C2SP checkpoint, signed, over everything up to now', produces: ['text/plain'] } }, async (_request, reply) => {
+  api.get('/v1/audit/checkpoint', { schema: { tags, summary: 'A C2SP checkpoint, signed, over everything up to now', response: textAnswer('text/plain', 'A C2SP signed note (tlog-checkpoint): origin, number of entries, root hash in base64, an empty line, signature.', 'spamer/audit\n1\nAAAA\n\n— spamer/audit AAAA\n') } }, async (_request, reply) => {
     const checkpoint = await trail.checkpoint();
     if (checkpoint === null) throw new SpamerError('not_found', 'the audit has no entry yet');
     return reply.type('text/plain; charset=utf-8').header('cache-control', 'no-store').send(checkpoint.note);
@@ -47,13 +47,12 @@ export function trailRoutes(api: Api, ports: QueryPorts): void {
     const page = await trail.search({
       ...rest,
       ...(patient === undefined ? {} : { patient: readPatient(patient) }),
-      ...(from === undefined ? {} : { fromUs: parseTime(from, 'querystring/from') }),
-      ...(to === undefined ? {} : { toUs: parseTime(to, 'querystring/to') }),
+      ...parseSpan({ from, to }),
       limit: limit ?? 100,
     });
     return { rows: page.rows.map(({ timeUs, actorKind, actor, ...row }) => ({ ...row, time: rfc3339(timeUs), actor: { kind: actorKind, id: actor?.id ?? null } })), next: page.next };
   });
-  api.get('/v1/audit/export', { schema: { tags, summary: 'The whole audit as JSON lines, for `spamer audit verify`', produces: ['application/jsonl'] } }, async (_request, reply) => {
+  api.get('/v1/audit/export', { schema: { tags, summary: 'The whole audit as JSON lines, for `spamer audit verify`', response: textAnswer('application/jsonl', 'One JSON object a line: the format and the public key; `entry` and `leaf` (base64) from 0 on without a gap, with commitments in place of ids of people; `checkpoint` after the entries that it covers; last a signed `statement` over all bytes before it.', '{"format":"spamer-audit-export","version":1,"key":"spamer/audit+00000000+AAAA"}\n{"entry":0,"leaf":"AAAA"}\n') } }, async (_request, reply) => {
     return reply.type('application/jsonl').header('cache-control', 'no-store').send(Readable.from(trail.exported(ports.now())));
   });
 }

@@ -31,6 +31,11 @@ export class EnrolmentTables {
     });
   }
 
+  /** Whom a code that is still good is for; null: there is no such code. */
+  async codeFor(mac: Uint8Array, now: Micros): Promise<PatientId | null> {
+    return (await this.db.query<{ patient: PatientId }>('SELECT patient FROM device_codes WHERE code_mac = $1 AND expires_us > $2', [mac, now]))[0]?.patient ?? null;
+  }
+
   /** Uses a code up and adds its device, bound, all or nothing. False when there is no such code. @throws SpamerError `conflict` when the key is or was registered */
   useCode(mac: Uint8Array, device: DeviceId, publicKey: DeviceJwk, now: Micros): Promise<boolean> {
     return this.db.transaction(async (tx) => {

@@ -1,5 +1,5 @@
 import { SpamerError } from '../core/errors.js';
-import { micros, type DeviceId, type Micros, type PatientId } from '../core/ids.js';
+import { micros, type DeviceId, type Micros, type PatientId, type Pseudonym, type StudyId } from '../core/ids.js';
 import type { SqlClient, SqlDatabase } from './sql.js';
 
 export type ErasureState = 'requested' | 'approved' | 'begun' | 'punctured' | 'done' | 'withdrawn';
@@ -9,7 +9,12 @@ export interface Person {
   readonly kind: string;
   readonly id: string;
   readonly role: string;
+  /** Of what is no user: the person who answers for it, as `user:<id>`; absent: the operator of the machine. */
+  readonly issuer?: string;
 }
+
+/** The human being behind who asks: a token is its maker's hand, whatever its subject says. */
+export const humanBehind = ({ kind, id, issuer }: Person): string => (kind === 'user' ? `user:${id}` : (issuer ?? 'operator'));
 
 export interface VersionName {
   readonly number: number;
@@ -25,6 +30,19 @@ export interface Destroyed {
   readonly bindingsEnded: number;
 }
 
+/** Of an erased patient, in a study whose policy has the rows deleted. */
+export interface Tombstone {
+  readonly study: StudyId;
+  readonly pseudonym: Pseudonym;
+}
+
+/** What was deleted of the patient in one study; null: which pseudonym it was could no longer be read, so nothing was. */
+export interface Deleted {
+  readonly study: StudyId;
+  readonly rows: number | null;
+  readonly samples: number | null;
+}
+
 export interface ErasureRow {
   readonly id: string;
   readonly patient: PatientId;
@@ -36,6 +54,8 @@ export interface ErasureRow {
   readonly approvedAt: Micros | null;
   readonly before: VersionName | null;
   readonly after: VersionName | null;
+  /** null: rows of studies are still to be deleted. */
+  readonly deleted: readonly Deleted[] | null;
   readonly destroyed: Destroyed | null;
   readonly certificate: string | null;
 }
@@ -57,13 +77,14 @@ interface SqlRow {
   readonly approved: number | null;
   readonly version_before: string | null;
   readonly version_after: string | null;
+  readonly deleted: string | null;
   readonly destroyed: string | null;
   readonly certificate: string | null;
 }
 
 const parsed = <Value>(text: string | null): Value | null => (text === null ? null : (JSON.parse(text) as Value));
 const columns = `erasures.id, erasures.patient, slot::float8 AS slot, state, requested_by, requested_us::float8 AS requested, approved_by, approved_us::float8 AS approved,
-  version_before, version_after, destroyed, certificate`;
+  version_before, version_after, deleted, destroyed, certificate`;
 
 function rowOf(row: SqlRow): ErasureRow {
   const { id, patient, slot, state, certificate } = row;
@@ -75,6 +96,7 @@ function rowOf(row: SqlRow): ErasureRow {
     approvedAt: row.approved === null ? null : micros(row.approved),
     before: parsed<VersionName>(row.version_before),
     after: parsed<VersionName>(row.version_after),
+    deleted: parsed<Deleted[]>(row.deleted),
     destroyed: parsed<Destroyed>(row.destroyed),
   };
 }
@@ -113,12 +135,32 @@ export class ErasureRows {
     return this.move(id, 'requested', `state = 'withdrawn'`, []);
   }
 
-  /** Ends the bindings and notes the keystore's version, in one transaction. */
+  /** Ends the bindings and notes the keystore's version, in one transaction. From then on nobody enrols the patient in a study. */
   begin(id: string, patient: PatientId, before: VersionName, at: Micros): Promise<void> {
     return this.db.transaction(async (tx) => {
+      // Who is being enrolled meanwhile holds this lock (Registry.addMember).
+      await tx.query('SELECT id FROM patients WHERE id = $1 FOR NO KEY UPDATE', [patient]);
       await endBindings(tx, patient, at);
       await move(tx, id, 'approved', `state = 'begun', version_before = $3`, [JSON.stringify(before)]);
     });
+  }
+
+  /** Pseudonyms whose rows are to go and to stay away; those that stand there already stay. */
+  async bury(tombstones: readonly Tombstone[]): Promise<void> {
+    const [studies, pseudonyms] = [tombstones.map(({ study }) => study), tombstones.map(({ pseudonym }) => pseudonym)];
+    await this.db.query('INSERT INTO tombstones SELECT * FROM unnest($1::text[], $2::uuid[]) ON CONFLICT DO NOTHING', [studies, pseudonyms]);
+  }
+
+  /** In their order, after one of them. */
+  async tombstones(after: Tombstone | null, limit: number): Promise<Tombstone[]> {
+    const sql = 'SELECT study, pseudonym FROM tombstones WHERE $1::text IS NULL OR (study, pseudonym) > ($1, $2::uuid) ORDER BY study, pseudonym LIMIT $3';
+    return this.db.query<Tombstone>(sql, [after?.study ?? null, after?.pseudonym ?? null, limit]);
+  }
+
+  /** The stores hold nothing more of those pseudonyms. */
+  async noteDeleted(id: string, deleted: readonly Deleted[]): Promise<void> {
+    const noted = await this.db.query(`UPDATE erasures SET deleted = $2 WHERE id = $1 AND state = 'begun' AND deleted IS NULL RETURNING id`, [id, JSON.stringify(deleted)]);
+    if (noted.length !== 1) throw new SpamerError('conflict', 'the erasure is not in the state for that');
   }
 
   /** After the puncture: removes what the registry holds of the patient, in one transaction [ERASED]. */

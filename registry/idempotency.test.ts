@@ -3,30 +3,23 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { claimKey, finishKey, releaseKey } from './idempotency.js';
+import { SpamerError } from '../core/errors.js';
+import { limits } from '../core/limits.js';
+import { claimKey } from './idempotency.js';
 import { openPglite } from './postgres.js';
 
-test('keys are claimed once, kept over a restart, given back, and gone after their time', { timeout: 60_000 }, async (t) => {
-  const folder = mkdtempSync(join(tmpdir(), 'spamer-keys-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const path = join(folder, 'registry');
-  let db = await openPglite(path);
+test('keys are bounded: the next one is refused, those that are kept still answer, and there is room again after their time', { timeout: 60_000 }, async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'spamer-keys-bound-'));
+  const db = await openPglite(join(folder, 'registry'));
+  t.after(async () => {
+    await db.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
   const attempt = '11111111-1111-4111-8111-111111111111';
-  const claim = (id: number, nowUs: number) => ({ id: Buffer.of(id), fingerprint: Buffer.of(9), attempt, nowUs, expiresUs: nowUs + 100 });
-  const claims = await Promise.all(Array.from({ length: 5 }, () => claimKey(db, claim(1, 0))));
-  assert.equal(claims.filter((kept) => kept === null).length, 1, 'of many at once one has it');
-  assert.deepEqual(claims.find((kept) => kept !== null)?.answer, null);
-  await finishKey(db, Buffer.of(1), 201, Buffer.from('sealed'));
-  await db.close();
-  db = await openPglite(path);
-  const kept = await claimKey(db, claim(1, 50));
-  assert.equal(kept?.attempt, attempt);
-  assert.deepEqual([kept.answer?.status, Buffer.from(kept.answer?.sealed ?? []).toString()], [201, 'sealed']);
-  await releaseKey(db, Buffer.of(1));
-  assert.notEqual(await claimKey(db, claim(1, 50)), null, 'what is done is not given back');
-  assert.equal(await claimKey(db, claim(2, 50)), null);
-  await releaseKey(db, Buffer.of(2));
-  assert.equal(await claimKey(db, claim(2, 50)), null);
-  assert.equal(await claimKey(db, claim(1, 100)), null, 'expired');
-  await db.close();
+  const claim = (id: string, nowUs: number) => ({ id: Buffer.from(id), fingerprint: Buffer.of(9), attempt, nowUs, expiresUs: nowUs + 100 });
+  assert.equal(await claimKey(db, claim('first', 0)), null);
+  await db.query("INSERT INTO idempotency (id, fingerprint, attempt, expires_us) SELECT convert_to('k' || n, 'UTF8'), '\\x09', $1::uuid, 100 FROM generate_series(2, $2::int) AS n", [attempt, limits.idempotencyKeysMax]);
+  await assert.rejects(claimKey(db, claim('one more', 50)), (error) => error instanceof SpamerError && error.code === 'overloaded');
+  assert.notEqual(await claimKey(db, claim('first', 50)), null);
+  assert.equal(await claimKey(db, claim('one more', 100)), null);
 });

@@ -13,6 +13,8 @@ export interface UserRecord {
   readonly passwordOnce: boolean;
   readonly passwordExpiresAt: Micros | null;
   readonly createdAt: Micros;
+  /** Whether one is in force. */
+  readonly secondFactor: boolean;
 }
 
 type PasswordState = Pick<UserRecord, 'passwordHash' | 'passwordOnce' | 'passwordExpiresAt'>;
@@ -32,7 +34,8 @@ interface Owner {
 }
 
 const columns = `id AS "user", sealed, role, scope, state, password_hash AS "passwordHash", password_once AS "passwordOnce",
-  password_expires_us::float8 AS "passwordExpiresAt", created_us::float8 AS "createdAt"`;
+  password_expires_us::float8 AS "passwordExpiresAt", created_us::float8 AS "createdAt",
+  EXISTS (SELECT 1 FROM second_factors WHERE user_id = users.id AND confirmed) AS "secondFactor"`;
 
 /** Tables of users and their sessions. It stores what is sealed and hashed already. */
 export class PeopleTables {
@@ -42,7 +45,7 @@ export class PeopleTables {
     this.db = db;
   }
 
-  async addUser(row: UserRecord, loginIndex: Uint8Array): Promise<void> {
+  async addUser(row: Omit<UserRecord, 'secondFactor'>, loginIndex: Uint8Array): Promise<void> {
     await this.db.query(
       `INSERT INTO users (id, login_index, sealed, role, scope, state, password_hash, password_once, password_expires_us, created_us)
        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
@@ -58,14 +61,19 @@ export class PeopleTables {
     return (await this.db.query<UserRecord>(`SELECT ${columns} FROM users WHERE login_index = $1`, [loginIndex]))[0] ?? null;
   }
 
-  async users(): Promise<UserRecord[]> {
-    return this.db.query<UserRecord>(`SELECT ${columns} FROM users ORDER BY created_us, id`);
+  async users(after: string | null, limit: number): Promise<UserRecord[]> {
+    const sql = `SELECT ${columns} FROM users WHERE $1::uuid IS NULL OR (created_us, id) > (SELECT created_us, id FROM users WHERE id = $1) ORDER BY created_us, id LIMIT $2`;
+    return this.db.query<UserRecord>(sql, [after, limit]);
   }
 
   setUserState(user: string, state: UserRecord['state']): Promise<boolean> {
     return this.db.transaction(async (tx) => {
       const found = await tx.query('UPDATE users SET state = $2 WHERE id = $1 RETURNING id', [user, state]);
-      if (state === 'disabled') await tx.query('DELETE FROM sessions WHERE user_id = $1', [user]);
+      if (state === 'disabled') {
+        await tx.query('DELETE FROM sessions WHERE user_id = $1', [user]);
+        // What the user made, too; a service account's token is the account's.
+        await tx.query('DELETE FROM tokens WHERE issuer = $1 AND service IS NULL', [`user:${user}`]);
+      }
       return found.length === 1;
     });
   }

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { SpamerError } from '../core/errors.js';
 import { studyId, type StudyId } from '../core/ids.js';
-import type { Level } from './groups.js';
+import { generalize, type Level } from './groups.js';
 
 /** A study's policy file (DESIGN §7), checked, and its canonical text, whose hash stands on every record made under it. */
 export interface Policy {
@@ -32,8 +32,11 @@ const policyFile = z.strictObject({
   attributes: z.array(level).min(1).max(16),
   k: z.number().int().min(1).max(100_000),
   minCell: z.number().int().min(1).max(100_000).default(11),
+  onErasure: z.enum(['unlink', 'delete']).default('unlink'),
 });
 type PolicyFile = z.output<typeof policyFile>;
+/** What becomes of an erased patient's anonymized rows: they stay and nothing leads to the patient any more, or they are deleted too. */
+export type OnErasure = PolicyFile['onErasure'];
 
 /**
  * @param given the file's text, or what it parses to
@@ -80,15 +83,31 @@ function coarser(fine: Level, coarse: Level): boolean {
   return age && (coarse.sex === undefined || fine.sex === true) && (coarse.zip3 === undefined || fine.zip3 === true);
 }
 
-/** Members in one order, defaults filled in; `time` and `year` as the anonymizing stage reads them. */
+/** Members in one order, defaults filled in; `time` and `year` as the anonymizing stage reads them. `onErasure` only where it is not `unlink`: policies from before it keep their hash. */
 function canonical(file: PolicyFile): string {
   const { id, title, claim, waveforms, dates, attributes, k, minCell } = file;
   const signals = typeof file.signals === 'string' ? 'all' : [...new Set(file.signals)].sort((a, b) => a - b);
   const levels = attributes.map(({ ageYears, sex, zip3 }) => ({ ageYears, sex, zip3 }));
-  return JSON.stringify({ id, title, claim, signals, waveforms, time: dates.rule === 'relative' ? 'relative' : 'shifted', year: dates.year, attributes: levels, k, minCell });
+  return JSON.stringify({ id, title, claim, signals, waveforms, time: dates.rule === 'relative' ? 'relative' : 'shifted', year: dates.year, attributes: levels, k, minCell, ...(file.onErasure === 'unlink' ? {} : { onErasure: file.onErasure }) });
 }
 
 /** The levels of a policy that `parsePolicy` made canonical. */
 export function levelsOf(policyJson: string): readonly Level[] {
   return z.object({ attributes: z.array(level) }).parse(JSON.parse(policyJson)).attributes;
+}
+
+export interface Terms {
+  readonly minCell: number;
+  readonly basis: 'RELATIVE' | 'SHIFTED';
+  readonly attributes: readonly string[];
+  readonly onErasure: OnErasure;
+}
+
+const terms = z.object({ minCell: z.number(), time: z.enum(['relative', 'shifted']), attributes: z.array(level), onErasure: policyFile.shape.onErasure });
+
+/** How the data of a policy that `parsePolicy` made canonical may be asked for, and what an erasure does to them. */
+export function termsOf(policyJson: string): Terms {
+  const { minCell, time, attributes, onErasure } = terms.parse(JSON.parse(policyJson));
+  const names = attributes.flatMap((each) => Object.keys(generalize({ age: null, sex: 'U', zip3: '000' }, each)));
+  return { minCell, basis: time === 'relative' ? 'RELATIVE' : 'SHIFTED', attributes: [...new Set(names)], onErasure };
 }

@@ -5,6 +5,21 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { openPglite } from './postgres.js';
+import { registryContract } from './registry.contract.js';
+
+registryContract('PGlite', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'spamer-contract-'));
+  let database = await openPglite(join(folder, 'registry'));
+  return {
+    database,
+    reopen: async () => {
+      await database.close();
+      return (database = await openPglite(join(folder, 'registry')));
+    },
+    discard: async () => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }),
+  };
+});
 
 test('[DURABLE] a database that panicked on a full disk answers disk_full, and goes on by itself when there is room', { timeout: 120_000 }, (t) => {
   const disk = mkdtempSync(join(tmpdir(), 'spamer-registry-full-'));

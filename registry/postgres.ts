@@ -3,6 +3,7 @@ import { mkdir, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { PGlite, type PGliteOptions } from '@electric-sql/pglite';
 import { SpamerError } from '../core/errors.js';
+import { flushFolder, flushTree } from './flushing-fs.js';
 import { migrate } from './migrate.js';
 import { freeBytes, RecoveringDatabase } from './recovery.js';
 import type { SqlDatabase } from './sql.js';
@@ -10,6 +11,16 @@ import { emptyDatabase } from './template.js';
 
 /** PGlite's own choice, made for larger databases, would be 160 MB of memory that are touched one after the other. */
 const memorySettings = ['-c', 'shared_buffers=16MB', '-c', 'wal_buffers=1MB'];
+
+/** How much of the log of changes a checkpoint leaves to be used again; see `RecoveringDatabase` for when one is made. Default: up to 1 GB. */
+const logSettings = ['-c', 'min_wal_size=32MB', '-c', 'max_wal_size=48MB'];
+
+/**
+ * A commit returns when it is on disk [DURABLE]: without PGlite's own -F, and with the one way to flush that Emscripten passes on
+ * (its fdatasync does nothing). See `FlushingFs`.
+ */
+const flushSettings = ['-c', 'wal_sync_method=fsync'];
+const unflushed = '-F';
 
 /** A new database takes about 40 MB. */
 const createBytes = 48 * 1024 * 1024;
@@ -40,11 +51,15 @@ async function create(dir: string): Promise<void> {
   const database = await start(beside, empty === null ? {} : { loadDataDir: empty });
   await migrate(database);
   await database.close();
+  // A thousand files were unpacked, which nothing flushed. Whole on disk before it has its name.
+  flushTree(beside);
   await rename(beside, dir);
+  flushFolder(dirname(dir));
 }
 
 async function start(dir: string, first: Pick<PGliteOptions, 'loadDataDir'> = {}): Promise<SqlDatabase> {
-  return databaseOf(await RecoveringDatabase.open(dir, { startParams: [...PGlite.defaultStartParams, ...memorySettings] }, first));
+  const startParams = [...PGlite.defaultStartParams.filter((parameter) => parameter !== unflushed), ...flushSettings, ...memorySettings, ...logSettings];
+  return databaseOf(await RecoveringDatabase.open(dir, { startParams }, first));
 }
 
 /** PGlite has no other process beside it (the data folder is locked), so counting its writers' statements is enough. */

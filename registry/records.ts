@@ -85,6 +85,10 @@ export interface TokenHolder {
   readonly expiresAt: Micros;
   /** Of a user who signed in, whose id then is `subject`; null: a token that stands for itself. */
   readonly session: string | null;
+  /** The person who made it, directly or through other tokens, as `user:<id>`; null: the operator of the machine. */
+  readonly issuer: string | null;
+  /** The service account that it was given to, whose id then is `subject`; null: not a service account's. */
+  readonly service: string | null;
 }
 
 export interface StudyRow {

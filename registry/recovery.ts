@@ -1,6 +1,7 @@
 import { existsSync, statfsSync } from 'node:fs';
 import { PGlite, type PGliteOptions } from '@electric-sql/pglite';
 import { SpamerError, toSpamerError } from '../core/errors.js';
+import { FlushingFs } from './flushing-fs.js';
 import type { SqlClient } from './sql.js';
 
 /**
@@ -13,6 +14,7 @@ export class RecoveringDatabase implements SqlClient {
   readonly #dir: string;
   readonly #settings: Pick<PGliteOptions, 'startParams'>;
   #instance: PGlite | null = null;
+  #turns = 0;
   #last: Promise<unknown> = Promise.resolve();
 
   private constructor(dir: string, settings: Pick<PGliteOptions, 'startParams'>) {
@@ -64,8 +66,19 @@ export class RecoveringDatabase implements SqlClient {
   /** One call after the other, and a transaction whole: there is one session. */
   #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
     const turn = this.#last.then(() => this.#guarded(work));
-    this.#last = turn.catch(() => undefined);
+    // Not a part of the turn: what the turn committed is committed, whatever becomes of the checkpoint. Its failure shows in the next call.
+    this.#last = turn.catch(() => undefined).then(() => this.#guarded(() => this.#checkpointWhenGrown())).catch(() => undefined);
     return turn;
+  }
+
+  /** PGlite has no checkpointer beside it: without this the log of changes would grow until the program is stopped. */
+  async #checkpointWhenGrown(): Promise<void> {
+    this.#turns += 1;
+    if (this.#turns % turnsPerLook !== 0 || this.#instance === null) return;
+    const client = clientOf(this.#instance);
+    const [log] = await client.query<{ bytes: number }>('SELECT (pg_current_wal_insert_lsn() - redo_lsn)::float8 AS bytes FROM pg_control_checkpoint()');
+    // A checkpoint panics without room; what it would remove is then worth less than the panic costs.
+    if (log !== undefined && log.bytes >= checkpointBytes && freeBytes(this.#dir) >= 2 * recoveryBytes) await client.script('CHECKPOINT');
   }
 
   async #open(first: Pick<PGliteOptions, 'loadDataDir'> = {}): Promise<PGlite> {
@@ -73,7 +86,7 @@ export class RecoveringDatabase implements SqlClient {
     // To recover takes room; and an instance that fails at that is lost memory, so none is made in vain.
     if (existsSync(this.#dir) && freeBytes(this.#dir) < recoveryBytes) throw new SpamerError('disk_full', 'there is no room for the registry', { where: this.#dir });
     try {
-      this.#instance = silentAfterPanic(await PGlite.create(this.#dir, { ...first, ...this.#settings }));
+      this.#instance = silentAfterPanic(await PGlite.create({ fs: new FlushingFs(this.#dir), ...first, ...this.#settings }));
     } catch (error) {
       throw toSpamerError(error, 'data_damaged', 'the registry database does not open', this.#dir);
     }
@@ -92,6 +105,12 @@ export class RecoveringDatabase implements SqlClient {
 
 /** PostgreSQL's segment of its log of changes is 16 MiB and made in one piece. */
 const recoveryBytes = 20 * 1024 * 1024;
+
+/** A checkpoint takes tens of milliseconds of the registry's thread, and a start after a kill reads what came since. */
+const checkpointBytes = 16 * 1024 * 1024;
+
+/** A write is some tens of kilobytes of the log at most, so that a look comes well before the next checkpoint is due. */
+const turnsPerLook = 64;
 
 export function freeBytes(dir: string): number {
   const { bavail, bsize } = statfsSync(dir);

@@ -31,7 +31,7 @@ test('a registry that keeps answers', { timeout: 120_000 }, async (t) => {
   const hash = randomBytes(32);
   await registry.addPatient({ patient, slot: await registry.nextSlot(), identity: randomBytes(8), recordIndex: randomBytes(8), demo: false, createdAt: micros(1) }, 1, 'one');
   await registry.addDevice(device, jwk(), null);
-  await registry.addToken(hash, { role: 'admin', subject: 'x', scope: {}, expiresAt: micros(9) }, micros(1));
+  await registry.addToken(hash, { issuer: null, role: 'admin', subject: 'x', scope: {}, expiresAt: micros(9) }, micros(1));
   const asked = async (ask: () => Promise<unknown>): Promise<number> => {
     const before = queries;
     await ask();

@@ -4,6 +4,7 @@ import { micros, type DeviceId, type Micros, type PatientId, type StudyId } from
 import type { Binding, DeviceEntry, DeviceJwk, DeviceState, PatientRow, Role, StudyRow, TokenHolder, TokenScope } from './records.js';
 import { limits } from '../core/limits.js';
 import { claimKey, finishKey, releaseKey, type Claim, type KeptRequest } from './idempotency.js';
+import { boundAt, devicesAfter, patientsAfter, studiesAfter, studyOf, type Bound, type DevicesPart, type PatientsPart, type StudiesPart } from './lists.js';
 import { Memo } from './memo.js';
 import type { Policy } from './policy.js';
 import type { SqlClient, SqlDatabase } from './sql.js';
@@ -82,13 +83,17 @@ export class Registry {
   async addPatient(row: NewPatient, epoch: number, jwe: string): Promise<void> {
     await this.db.transaction(async (tx) => {
       await tx.query('INSERT INTO patients VALUES ($1, $2, $3, $4, $5, $6)', [row.patient, row.slot, row.identity, row.recordIndex, row.demo, row.createdAt]);
-      await tx.query('INSERT INTO data_keys VALUES ($1, $2, $3)', [row.patient, epoch, jwe]);
+      // The identity is what it sealed first.
+      await tx.query('INSERT INTO data_keys (patient, epoch, jwe, seals, created_us) VALUES ($1, $2, $3, 1, $4)', [row.patient, epoch, jwe, row.createdAt]);
     });
   }
 
-  async patients(): Promise<PatientRow[]> {
-    const rows = await this.db.query<{ id: PatientId; demo: boolean; created: number }>('SELECT id, demo, created_us::float8 AS created FROM patients WHERE erased_us IS NULL ORDER BY created_us, id');
-    return rows.map(({ id, demo, created }) => ({ patient: id, demo, createdAt: micros(created) }));
+  patients(part: PatientsPart = { after: null, limit: null, among: null }): Promise<PatientRow[]> {
+    return patientsAfter(this.db, part);
+  }
+
+  async demoPatients(): Promise<PatientId[]> {
+    return (await this.db.query<{ id: PatientId }>('SELECT id FROM patients WHERE demo AND erased_us IS NULL')).map(({ id }) => id);
   }
 
   async identity(patient: PatientId): Promise<Uint8Array | null> {
@@ -137,8 +142,12 @@ export class Registry {
     return { device, publicKey: JSON.parse(first.public_jwk) as DeviceJwk, state: first.state, bindings };
   }
 
-  async devices(): Promise<DeviceId[]> {
-    return (await this.db.query<{ id: DeviceId }>('SELECT id FROM devices ORDER BY id')).map(({ id }) => id);
+  devices(part: DevicesPart): Promise<DeviceId[]> {
+    return devicesAfter(this.db, part);
+  }
+
+  boundAt(patients: readonly PatientId[] | null, at: Micros): Promise<Bound[]> {
+    return boundAt(this.db, patients, at);
   }
 
   async setDeviceState(device: DeviceId, state: DeviceState): Promise<boolean> {
@@ -167,18 +176,27 @@ export class Registry {
     });
   }
 
-  async studies(study: StudyId | null = null): Promise<StudyRow[]> {
-    const sql = `SELECT id AS study, policy::json ->> 'title' AS title, policy AS "policyJson", policy_hash AS "policyHash", k FROM studies WHERE $1::text IS NULL OR id = $1 ORDER BY id`;
-    return this.db.query<StudyRow>(sql, [study]);
+  studies(part: StudiesPart = { after: null, limit: null }): Promise<StudyRow[]> {
+    return studiesAfter(this.db, part);
   }
 
-  /** With the consent that enrolment is, in one statement; a member who is in already is left as is. */
-  async addMember(study: StudyId, patient: PatientId, sealed: Uint8Array, consent: { readonly from: Micros; readonly givenAt: Micros }): Promise<void> {
-    await this.db.query(
-      `WITH added AS (INSERT INTO cohort (study, patient, sealed) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING study, patient)
-       INSERT INTO consents SELECT $4, patient, 'study', study, $5, NULL, $6, NULL FROM added`,
-      [study, patient, sealed, randomUUID(), consent.from, consent.givenAt],
-    );
+  study(study: StudyId): Promise<StudyRow | null> {
+    return studyOf(this.db, study);
+  }
+
+  /** With the consent that enrolment is; a member who is in already is left as is. @throws SpamerError `not_found` for who is erased, or begins to be */
+  addMember(study: StudyId, patient: PatientId, sealed: Uint8Array, consent: { readonly from: Micros; readonly givenAt: Micros }): Promise<void> {
+    return this.db.transaction(async (tx) => {
+      // The row is the lock at which enrolment and an erasure's beginning meet: of who is in a study by then, that study's rows are deleted.
+      const [known] = await tx.query('SELECT id FROM patients WHERE id = $1 AND erased_us IS NULL FOR NO KEY UPDATE', [patient]);
+      const [erasing] = await tx.query(`SELECT id FROM erasures WHERE patient = $1 AND state IN ('begun', 'punctured', 'done')`, [patient]);
+      if (known === undefined || erasing !== undefined) throw new SpamerError('not_found', 'no such patient');
+      await tx.query(
+        `WITH added AS (INSERT INTO cohort (study, patient, sealed) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING study, patient)
+         INSERT INTO consents SELECT $4, patient, 'study', study, $5, NULL, $6, NULL FROM added`,
+        [study, patient, sealed, randomUUID(), consent.from, consent.givenAt],
+      );
+    });
   }
 
   async memberships(patient: PatientId): Promise<CohortRow[]> {
@@ -239,21 +257,24 @@ export class Registry {
 
   // Tokens
 
-  async addToken(hash: Uint8Array, holder: Omit<TokenHolder, 'session'>, createdAt: Micros): Promise<void> {
-    await this.db.query('INSERT INTO tokens VALUES ($1, $2, $3, $4, $5, $6)', [hash, holder.role, holder.subject, JSON.stringify(holder.scope), holder.expiresAt, createdAt]);
+  async addToken(hash: Uint8Array, holder: Omit<TokenHolder, 'session' | 'service'>, createdAt: Micros): Promise<void> {
+    const row = [hash, holder.role, holder.subject, JSON.stringify(holder.scope), holder.expiresAt, createdAt, holder.issuer];
+    await this.db.query('INSERT INTO tokens (hash, role, subject, scope, expires_us, created_us, issuer) VALUES ($1, $2, $3, $4, $5, $6, $7)', row);
   }
 
   token(hash: Uint8Array): Promise<TokenHolder | null> {
     return this.tokenHolders.get(Buffer.from(hash).toString('hex'), () => this.readToken(hash));
   }
 
+  /** A token is its maker's hand: of a user who is disabled it is none. A service account's key stays the account's, whoever gave it. */
   private async readToken(hash: Uint8Array): Promise<TokenHolder | null> {
-    const [row] = await this.db.query<{ role: Role; subject: string; scope: string; expires: number; session: string | null }>(
-      'SELECT role, subject, scope, expires_us::float8 AS expires, session FROM tokens WHERE hash = $1',
+    const [row] = await this.db.query<{ role: Role; subject: string; scope: string; expires: number; session: string | null; issuer: string | null; service: string | null }>(
+      `SELECT role, subject, scope, expires_us::float8 AS expires, session, issuer, service FROM tokens WHERE hash = $1 AND (service IS NOT NULL OR NOT EXISTS (
+         SELECT 1 FROM users WHERE users.state = 'disabled' AND users.id = CASE WHEN issuer ~ '^user:[0-9a-f-]{36}$' THEN substr(issuer, 6)::uuid END))`,
       [hash],
     );
     if (row === undefined) return null;
-    return { role: row.role, subject: row.subject, scope: JSON.parse(row.scope) as TokenScope, expiresAt: micros(row.expires), session: row.session };
+    return { role: row.role, subject: row.subject, scope: JSON.parse(row.scope) as TokenScope, expiresAt: micros(row.expires), session: row.session, issuer: row.issuer, service: row.service };
   }
 
   async removeToken(hash: Uint8Array): Promise<boolean> {

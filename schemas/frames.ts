@@ -26,6 +26,18 @@ export function sampleTimeUs(t0: number, periodNs: number, index: number): numbe
   return t0 + Math.floor((index * periodNs) / 1000);
 }
 
+/** Index of the first sample at or after `us`; the number of samples when there is none. */
+export function firstIndexAt({ t0, periodNs, samples }: { readonly t0: number; readonly periodNs: number; readonly samples: Int32Array }, us: number): number {
+  let low = 0;
+  let high = samples.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (sampleTimeUs(t0, periodNs, middle) < us) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
 /**
  * The frame bodies that stand back to back in `bytes`, as a block holds them.
  * @throws SpamerError as `scanFrames`, which checks every byte first.

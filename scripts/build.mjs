@@ -17,6 +17,7 @@ function copyPage() {
     if (/\.(html|css|svg)$/.test(file)) copyFileSync(`${root}console/${file}`, `${root}dist/console/${file}`);
   }
   for (const file of ['uPlot.iife.min.js', 'uPlot.min.css']) copyFileSync(`${root}node_modules/uplot/dist/${file}`, `${root}dist/console/${file}`);
+  copyFileSync(`${root}node_modules/uqr/dist/index.mjs`, `${root}dist/console/uqr.mjs`);
 }
 
 /** Made once for each release of PGlite; see registry/template.ts. */

@@ -1,5 +1,6 @@
-import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from 'node:crypto';
+import { createHmac, hkdfSync, randomBytes } from 'node:crypto';
 import { SpamerError } from '../core/errors.js';
+import { gcmOpen, gcmSeal } from './gcm.js';
 
 /*
  * Answers that are kept for a caller who asks again. They open with the caller's own bearer token only, which is at rest nowhere
@@ -8,27 +9,21 @@ import { SpamerError } from '../core/errors.js';
  *   salt 32 │ AES-256-GCM of the answer │ tag 16        key = HKDF-SHA-256(token, salt, 'spamer.answer.v1'), nonce 0: a key seals once
  */
 const saltBytes = 32;
-const tagBytes = 16;
 const nonce = Buffer.alloc(12);
 
 const keyOf = (token: string, salt: Uint8Array, info: string): Buffer => Buffer.from(hkdfSync('sha256', token, salt, info, 32));
 
 export function sealAnswer(token: string, context: Uint8Array, answer: string): Buffer {
   const salt = randomBytes(saltBytes);
-  const cipher = createCipheriv('aes-256-gcm', keyOf(token, salt, 'spamer.answer.v1'), nonce, { authTagLength: tagBytes }).setAAD(context);
-  return Buffer.concat([salt, cipher.update(answer, 'utf8'), cipher.final(), cipher.getAuthTag()]);
+  return gcmSeal(keyOf(token, salt, 'spamer.answer.v1'), nonce, [context], Buffer.from(answer), salt);
 }
 
 /** @throws SpamerError `decryption_failed`, whatever the reason. */
 export function openAnswer(token: string, context: Uint8Array, sealed: Uint8Array): string {
   const bytes = Buffer.from(sealed.buffer, sealed.byteOffset, sealed.byteLength);
-  try {
-    const decipher = createDecipheriv('aes-256-gcm', keyOf(token, bytes.subarray(0, saltBytes), 'spamer.answer.v1'), nonce, { authTagLength: tagBytes }).setAAD(context);
-    decipher.setAuthTag(bytes.subarray(bytes.length - tagBytes));
-    return Buffer.concat([decipher.update(bytes.subarray(saltBytes, bytes.length - tagBytes)), decipher.final()]).toString('utf8');
-  } catch {
-    throw new SpamerError('decryption_failed', 'sealed bytes do not open');
-  }
+  const answer = gcmOpen(keyOf(token, bytes.subarray(0, saltBytes), 'spamer.answer.v1'), nonce, [context], bytes.subarray(saltBytes));
+  if (answer === null) throw new SpamerError('decryption_failed', 'sealed bytes do not open');
+  return answer.toString('utf8');
 }
 
 /** Tells requests apart without keeping them: what a person can guess, such as a name, can't be checked against it without the token. */

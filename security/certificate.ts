@@ -1,14 +1,15 @@
-import { createHash, createPublicKey, verify } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { SpamerError } from '../core/errors.js';
-import { strictBytes, strictObject } from './compact.js';
+import { strictBytes } from './compact.js';
+import { openJws } from './jws.js';
 
 /**
  * The certificate of an erasure: a compact JWS, {"alg":"EdDSA","kid":…,"typ":"spamer-erasure"}, signed with the keystore's Ed25519 key.
  * `kid` is the key's thumbprint (RFC 7638). It names no person but the internal random UUID of the erased one, and staff by their subjects.
  */
 const version = z.strictObject({ number: z.number().int().min(0), hash: z.string() });
-const person = z.strictObject({ kind: z.string(), id: z.string(), role: z.string() });
+const person = z.strictObject({ kind: z.string(), id: z.string(), role: z.string(), issuer: z.string().optional() });
 const count = z.number().int().min(0);
 const shape = z.strictObject({
   format: z.literal(1),
@@ -20,6 +21,13 @@ const shape = z.strictObject({
   erasedAt: z.iso.datetime(),
   keystore: z.strictObject({ id: z.uuid(), before: version, after: version }),
   destroyed: z.strictObject({ wrapKeys: count, dataKeys: count, identity: count, blindIndex: count, pseudonyms: count }),
+  /**
+   * Of studies whose policy has the rows deleted, what the analytics store held under the patient's pseudonym. null: nothing led to the
+   * pseudonym any more, so nothing was deleted. Absent in certificates from before there was such a policy.
+   */
+  deleted: z.array(z.strictObject({ study: z.string(), rows: count.nullable(), samples: count.nullable() })).optional(),
+  /** RFC 3339, UTC: until when the log may keep copies of those rows, by its retention as it was set; null: nothing was deleted. */
+  logKeepsUntil: z.iso.datetime().nullable().optional(),
   /** Sealed records that open no more, by where they lie. */
   unreadable: z.strictObject({ blocks: count, rejected: count, held: count, chunks: count }),
   /** Signed checkpoint of the audit that covers the erasure's entries; null: no audit ran. */
@@ -29,6 +37,7 @@ export type Certificate = z.output<typeof shape>;
 
 const charsMax = 65_536;
 const type = 'spamer-erasure';
+const headerNames = new Set(['alg', 'kid', 'typ']);
 type PublicKey = Readonly<Record<string, unknown>>;
 
 export interface Signer {
@@ -49,14 +58,9 @@ export function signCertificate(certificate: Certificate, signer: Signer): strin
 export function verifyCertificate(text: string, publicKey: PublicKey): Certificate {
   const { kty, crv, x } = publicKey;
   if (kty !== 'OKP' || crv !== 'Ed25519' || typeof x !== 'string' || strictBytes(x)?.length !== 32) throw new SpamerError('bad_request', 'the key is no public Ed25519 JWK', { where: 'key' });
-  const [head = '', body = '', mac = '', ...more] = text.length <= charsMax ? text.trim().split('.') : [];
-  const header = strictObject(head);
-  const signature = strictBytes(mac);
-  const named = header !== null && Object.keys(header).length === 3 && header['alg'] === 'EdDSA' && header['typ'] === type && header['kid'] === thumbprint(publicKey);
-  if (!named || more.length > 0 || signature?.length !== 64) throw invalid();
-  const key = createPublicKey({ key: { kty, crv, x }, format: 'jwk' });
-  if (!verify(null, Buffer.from(`${head}.${body}`), key, signature)) throw invalid();
-  const content = shape.safeParse(parsed(strictBytes(body)));
+  const signed = text.length <= charsMax ? openJws(text.trim(), { kty, crv, x }, { charsMax, names: headerNames }) : null;
+  if (signed === null || signed.header['typ'] !== type || signed.header['kid'] !== thumbprint(publicKey)) throw invalid();
+  const content = shape.safeParse(parsed(strictBytes(signed.payload)));
   // A certificate that says nothing was destroyed, or that the keystore did not move on, is none.
   if (!content.success || content.data.keystore.after.number <= content.data.keystore.before.number || content.data.destroyed.wrapKeys < 1) throw invalid();
   return content.data;

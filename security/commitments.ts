@@ -1,10 +1,11 @@
-import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from 'node:crypto';
+import { createHmac, hkdfSync, randomBytes } from 'node:crypto';
 import { SpamerError } from '../core/errors.js';
 import { patientId, type Micros, type PatientId } from '../core/ids.js';
 import { limits } from '../core/limits.js';
 import { decode, encode } from '../schemas/codec.js';
 import type { AuditDetail, AuditRecord } from '../schemas/types.js';
 import type { AuditActor, AuditEntry } from './audit.js';
+import { gcmNonceBytes, gcmOpen, gcmSeal } from './gcm.js';
 import { leafHash } from './merkle.js';
 
 /**
@@ -52,8 +53,8 @@ export interface OpenedEntry {
 
 /** Names that stand in the clear, as long as their value looks like a code: everything else in a context is committed to. */
 const clearContext = new Set(['checkpoint', 'code', 'count', 'determining', 'epoch', 'method', 'policies', 'policy', 'purpose', 'reason_code', 'role', 'route', 'size', 'state', 'version']);
-/** Kinds of which no id is a person's, nor a device's that one wears. */
-const clearResources = new Set(['api', 'audit', 'dataset', 'export', 'keystore', 'policy', 'program', 'route', 'study', 'topic']);
+/** Kinds of which the program gives the ids itself. Studies and topics are not among them: whoever asks for one may have typed anything. */
+const clearResources = new Set(['api', 'audit', 'export', 'keystore', 'policy', 'program', 'route']);
 const clearShape = /^[A-Za-z0-9 ._:,/#+-]{1,256}$/;
 const actionShape = /^[a-z0-9._-]{1,64}$/;
 const nameShape = /^[a-z0-9._-]{1,64}$/;
@@ -151,21 +152,11 @@ function openRest(record: AuditRecord, boxed: Uint8Array, hash: Buffer, key: Aud
 }
 
 function box(key: AuditKey, field: string, hash: Uint8Array, value: string): Buffer {
-  const nonce = randomBytes(12);
-  const cipher = createCipheriv('aes-256-gcm', key.detail, nonce, { authTagLength: 16 });
-  cipher.setAAD(Buffer.concat([Buffer.from(`${field}\0`), hash]));
-  return Buffer.concat([nonce, cipher.update(value, 'utf8'), cipher.final(), cipher.getAuthTag()]);
+  const nonce = randomBytes(gcmNonceBytes);
+  return gcmSeal(key.detail, nonce, [Buffer.from(`${field}\0`), hash], Buffer.from(value), nonce);
 }
 
 /** null: it does not open, whatever the reason. */
 function unbox(key: AuditKey, field: string, hash: Uint8Array, boxed: Uint8Array): string | null {
-  if (boxed.length < 28) return null;
-  const decipher = createDecipheriv('aes-256-gcm', key.detail, boxed.subarray(0, 12), { authTagLength: 16 });
-  decipher.setAAD(Buffer.concat([Buffer.from(`${field}\0`), hash]));
-  decipher.setAuthTag(boxed.subarray(boxed.length - 16));
-  try {
-    return Buffer.concat([decipher.update(boxed.subarray(12, boxed.length - 16)), decipher.final()]).toString('utf8');
-  } catch {
-    return null;
-  }
+  return gcmOpen(key.detail, boxed.subarray(0, gcmNonceBytes), [Buffer.from(`${field}\0`), hash], boxed.subarray(gcmNonceBytes))?.toString('utf8') ?? null;
 }

@@ -4,13 +4,16 @@ import { SpamerError } from '../core/errors.js';
 import { micros, type DeviceId, type Micros, type PatientId } from '../core/ids.js';
 import { limits } from '../core/limits.js';
 import { Attempts } from './attempts.js';
-import { strictBytes, strictObject } from './compact.js';
+import type { Auditor } from './audit.js';
+import { strictObject } from './compact.js';
+import { isJwt, openJws } from './jws.js';
 import { oneTimeText } from './one-time.js';
-import { publicDeviceKey, signatureValid, tokenDevice, verifyDeviceToken, type PublicDeviceKey } from './tokens.js';
+import { publicDeviceKey, tokenDevice, verifyDeviceToken, type PublicDeviceKey } from './tokens.js';
 
 /** What is kept of enrolment, declared by its consumer; `registry/enrolment.ts` has it. */
 export interface EnrolmentStore {
   addCode(mac: Uint8Array, code: { readonly patient: PatientId; readonly from: Micros | null; readonly expiresAt: Micros }, now: Micros, openMax: number): Promise<void>;
+  codeFor(mac: Uint8Array, now: Micros): Promise<PatientId | null>;
   useCode(mac: Uint8Array, device: DeviceId, publicKey: PublicDeviceKey, now: Micros): Promise<boolean>;
   replaceKey(device: DeviceId, before: PublicDeviceKey, publicKey: PublicDeviceKey): Promise<boolean>;
 }
@@ -21,6 +24,8 @@ export interface EnrolmentOptions {
   /** 32 bytes of the keystore. */
   readonly secret: Uint8Array;
   readonly clock: Clock;
+  /** The entry of an act that no administrator's request decides: durable before the act, or there is none [DENY]. */
+  readonly audit: Auditor;
 }
 
 type Jwk = Readonly<Record<string, unknown>>;
@@ -69,7 +74,11 @@ export class Enrolment {
     const code = input.code.trim().toLowerCase();
     if (!proves(input.proof, publicKey, { aud: 'spamer-enrol', code: input.code })) throw refused();
     const device = randomUUID() as DeviceId;
-    if (!(await this.options.store.useCode(this.mac(code), device, publicKey, this.options.clock.now()))) throw refused();
+    const mac = this.mac(code);
+    const patient = await this.options.store.codeFor(mac, this.options.clock.now());
+    if (patient === null) throw refused();
+    await this.note('device.enrol', device, patient);
+    if (!(await this.options.store.useCode(mac, device, publicKey, this.options.clock.now()))) throw refused();
     this.attempts.succeeded(key);
     return { device };
   }
@@ -82,7 +91,9 @@ export class Enrolment {
    */
   async replaceKey(input: KeyReplacement): Promise<{ device: DeviceId }> {
     const { device, before, publicKey } = await this.replacement(input);
-    if (thumbprint(before) !== thumbprint(publicKey) && !(await this.options.store.replaceKey(device, before, publicKey))) throw refused();
+    if (thumbprint(before) === thumbprint(publicKey)) return { device };
+    await this.note('device.replace-key', device, null);
+    if (!(await this.options.store.replaceKey(device, before, publicKey))) throw refused();
     return { device };
   }
 
@@ -102,6 +113,11 @@ export class Enrolment {
     return replaced;
   }
 
+  /** Only of what has proved itself: guesses and forgeries are refusals, which are summed up elsewhere. */
+  private note(action: string, device: DeviceId, patient: PatientId | null): Promise<void> {
+    return this.options.audit.record({ action, outcome: 'allow', actor: { kind: 'device', id: device }, resource: { kind: 'device', id: device }, patient, context: {} });
+  }
+
   private mac(code: string): Buffer {
     return createHmac('sha256', this.macKey).update(code.replaceAll('-', '')).digest();
   }
@@ -115,11 +131,10 @@ export function thumbprint(key: PublicDeviceKey): string {
 
 /** Whether a compact JWS by this key says exactly these claims. */
 function proves(proof: string, publicKey: PublicDeviceKey, claims: Readonly<Record<string, string>>): boolean {
-  if (proof.length > 2048) return false;
-  const [head = '', body = '', mac = '', ...more] = proof.split('.');
-  const [header, said, signature] = [strictObject(head), strictObject(body), strictBytes(mac)];
-  if (more.length > 0 || header === null || said === null || signature?.length !== 64) return false;
-  const named = header['alg'] === (publicKey.kty === 'EC' ? 'ES256' : 'EdDSA') && Object.keys(header).every((name) => name === 'alg' || (name === 'typ' && header['typ'] === 'JWT'));
-  const same = Object.keys(said).length === Object.keys(claims).length && Object.entries(claims).every(([name, value]) => said[name] === value);
-  return named && same && signatureValid(publicKey, Buffer.from(`${head}.${body}`), signature);
+  const signed = openJws(proof, publicKey, { charsMax: proofCharsMax, names: proofNames });
+  const said = signed === null || !isJwt(signed) ? null : strictObject(signed.payload);
+  return said !== null && Object.keys(said).length === Object.keys(claims).length && Object.entries(claims).every(([name, value]) => said[name] === value);
 }
+
+const proofCharsMax = 2048;
+const proofNames = new Set(['alg', 'typ']);

@@ -1,7 +1,8 @@
-import { createCipheriv, createDecipheriv, hkdfSync, randomBytes, timingSafeEqual } from 'node:crypto';
+import { hkdfSync, randomBytes, timingSafeEqual } from 'node:crypto';
 import { SpamerError } from '../core/errors.js';
 import { uuidBytes, uuidText, type PatientId } from '../core/ids.js';
 import { limits } from '../core/limits.js';
+import { gcmOpen, gcmSeal, gcmTagBytes } from './gcm.js';
 import { Lru } from './lru.js';
 
 /**
@@ -23,14 +24,13 @@ import { Lru } from './lru.js';
  * GCM alone doesn't commit to its key: the commitment is compared, in constant time, before anything is decrypted.
  */
 const headerBytes = 82;
-const tagBytes = 16;
 const keyIdEnd = 22;
 const saltEnd = 38;
 const nonceEnd = 50;
 const info = Buffer.from('spamer envelope v1');
 
 /** What sealing adds to the plain bytes. */
-export const envelopeOverheadBytes = headerBytes + tagBytes;
+export const envelopeOverheadBytes = headerBytes + gcmTagBytes;
 
 /** One patient's data key of one epoch. `secret` is 32 random bytes; a structured clone to another thread makes of a Buffer a Uint8Array. */
 export interface DataKey {
@@ -97,12 +97,7 @@ export class Sealer {
   seal(plain: Uint8Array, context: Uint8Array): Buffer {
     if (this.seals >= this.sealsMax) this.startSession();
     this.header.writeUInt32BE(this.seals++, saltEnd);
-    const cipher = createCipheriv('aes-256-gcm', this.encryption, this.header.subarray(saltEnd, nonceEnd), { authTagLength: tagBytes });
-    cipher.setAAD(this.header);
-    cipher.setAAD(context);
-    const body = cipher.update(plain);
-    cipher.final();
-    return Buffer.concat([this.header, body, cipher.getAuthTag()]);
+    return gcmSeal(this.encryption, this.header.subarray(saltEnd, nonceEnd), [this.header, context], plain, this.header);
   }
 }
 
@@ -129,7 +124,9 @@ export class Opener {
     if (bytes.length < envelopeOverheadBytes || !this.keyId.equals(bytes.subarray(0, keyIdEnd))) throw failed();
     const session = this.session(bytes.subarray(keyIdEnd, saltEnd));
     if (!timingSafeEqual(session.commitment, bytes.subarray(nonceEnd, headerBytes))) throw failed();
-    return decrypt(session.encryption, bytes, context);
+    const plain = gcmOpen(session.encryption, bytes.subarray(saltEnd, nonceEnd), [bytes.subarray(0, headerBytes), context], bytes.subarray(headerBytes));
+    if (plain === null) throw failed();
+    return plain;
   }
 
   private session(salt: Buffer): SessionKey {
@@ -139,20 +136,6 @@ export class Opener {
     const session = deriveSession(this.secret, this.keyId, salt);
     this.sessions.set(name, session);
     return session;
-  }
-}
-
-function decrypt(encryption: Buffer, bytes: Buffer, context: Uint8Array): Buffer {
-  try {
-    const decipher = createDecipheriv('aes-256-gcm', encryption, bytes.subarray(saltEnd, nonceEnd), { authTagLength: tagBytes });
-    decipher.setAAD(bytes.subarray(0, headerBytes));
-    decipher.setAAD(context);
-    decipher.setAuthTag(bytes.subarray(-tagBytes));
-    const plain = decipher.update(bytes.subarray(headerBytes, -tagBytes));
-    decipher.final();
-    return plain;
-  } catch {
-    throw failed();
   }
 }
 

@@ -1,6 +1,7 @@
-import { createCipheriv, createDecipheriv, hkdfSync, randomBytes, scrypt, timingSafeEqual } from 'node:crypto';
+import { hkdfSync, randomBytes, scrypt, timingSafeEqual } from 'node:crypto';
 import { z } from 'zod';
 import { SpamerError, toSpamerError } from '../core/errors.js';
+import { gcmNonceBytes, gcmOpen, gcmSeal } from './gcm.js';
 
 /** What a key encryption key leaves in the keystore beside the data key that it wrapped: flat, JSON, nothing secret. */
 export type KekFields = Readonly<Record<string, string | number>>;
@@ -59,10 +60,8 @@ export class PassphraseKek implements Kek {
   async wrap(dataKey: Uint8Array, context: string): Promise<KekFields> {
     const cost = { N: this.#last?.N ?? this.#scryptN, r: 8 as const, p: 1 as const, salt: this.#last?.salt ?? encode(randomBytes(32)) };
     const { key, check } = await this.#stretch(cost);
-    const nonce = randomBytes(12);
-    const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: 16 });
-    cipher.setAAD(Buffer.from(context));
-    const wrapped = Buffer.concat([cipher.update(dataKey), cipher.final(), cipher.getAuthTag()]);
+    const nonce = randomBytes(gcmNonceBytes);
+    const wrapped = gcmSeal(key, nonce, [Buffer.from(context)], dataKey);
     return { ...cost, check: encode(check), nonce: encode(nonce), wrapped: encode(wrapped) };
   }
 
@@ -71,15 +70,9 @@ export class PassphraseKek implements Kek {
     if (!parsed.success) throw new SpamerError('data_damaged', 'the keystore names its passphrase wrongly');
     const { check, nonce, wrapped, ...cost } = parsed.data;
     const key = await this.open(cost, check);
-    try {
-      const bytes = decode(wrapped);
-      const decipher = createDecipheriv('aes-256-gcm', key, decode(nonce), { authTagLength: 16 });
-      decipher.setAAD(Buffer.from(context));
-      decipher.setAuthTag(bytes.subarray(keyBytes));
-      return Buffer.concat([decipher.update(bytes.subarray(0, keyBytes)), decipher.final()]);
-    } catch {
-      throw new SpamerError('data_damaged', 'the keystore opens with the passphrase, but its data key is damaged');
-    }
+    const dataKey = gcmOpen(key, decode(nonce), [Buffer.from(context)], decode(wrapped));
+    if (dataKey?.length !== keyBytes) throw new SpamerError('data_damaged', 'the keystore opens with the passphrase, but its data key is damaged');
+    return dataKey;
   }
 
   /** The encryption key that a salt gives. @throws SpamerError `passphrase_wrong` when it does not fit `check` */

@@ -1,6 +1,7 @@
-import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { z } from 'zod';
 import { SpamerError } from '../core/errors.js';
+import { gcmNonceBytes, gcmOpen, gcmSeal, gcmTagBytes } from './gcm.js';
 import { PassphraseKek, scryptShape, type Kek, type KekFields } from './kek.js';
 import { nodesValid, type TreeNode } from './tree.js';
 
@@ -65,11 +66,9 @@ export async function sealKeystore(content: KeystoreContent, id: string, before:
   const dataKey = randomBytes(keyBytes);
   const fields = { ...(await kek.wrap(dataKey, contextOf(id, number))), kind: kek.kind };
   const head = { version: 2, id, number, previous: before?.hash ?? null, kek: inOrder(fields) };
-  const nonce = randomBytes(12);
-  const cipher = createCipheriv('aes-256-gcm', dataKey, nonce, { authTagLength: 16 });
-  cipher.setAAD(Buffer.from(JSON.stringify(head)));
-  const sealed = Buffer.concat([cipher.update(packed(content)), cipher.final()]);
-  const file = { ...head, nonce: encode(nonce), sealed: encode(sealed), tag: encode(cipher.getAuthTag()) };
+  const nonce = randomBytes(gcmNonceBytes);
+  const sealed = gcmSeal(dataKey, nonce, [Buffer.from(JSON.stringify(head))], packed(content));
+  const file = { ...head, nonce: encode(nonce), sealed: encode(sealed.subarray(0, -gcmTagBytes)), tag: encode(sealed.subarray(-gcmTagBytes)) };
   const hash = hashOf(JSON.stringify(file));
   return { text: `${JSON.stringify({ ...file, hash }, null, 2)}\n`, file: { id, number, hash, previous: head.previous, kek: fields } };
 }
@@ -124,14 +123,9 @@ function located(path: string, error: unknown): unknown {
 }
 
 function opened(path: string, key: Buffer, head: object, { nonce, sealed, tag }: Pick<Parsed, 'nonce' | 'sealed' | 'tag'>): Buffer {
-  try {
-    const decipher = createDecipheriv('aes-256-gcm', key, decode(nonce), { authTagLength: 16 });
-    decipher.setAAD(Buffer.from(JSON.stringify(head)));
-    decipher.setAuthTag(decode(tag));
-    return Buffer.concat([decipher.update(decode(sealed)), decipher.final()]);
-  } catch {
-    throw damaged(path, 'opens with its key, but its content is damaged');
-  }
+  const content = gcmOpen(key, decode(nonce), [Buffer.from(JSON.stringify(head))], Buffer.concat([decode(sealed), decode(tag)]));
+  if (content === null) throw damaged(path, 'opens with its key, but its content is damaged');
+  return content;
 }
 
 function packed({ nodes, blindIndexKey, signingSeed }: KeystoreContent): Buffer {

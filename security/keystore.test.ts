@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { createCipheriv, createHash, createPublicKey, hkdfSync, randomBytes, randomUUID, scryptSync, verify } from 'node:crypto';
 import { copyFileSync, existsSync, linkSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { Keystore, keystorePath, passphrasePath } from './keystore.js';
 
 function folder(t: TestContext): string {
@@ -161,6 +163,34 @@ test('rekey of a generated passphrase makes another; a kill at any point leaves 
     assert.deepEqual(readdirSync(dir).sort(), ['keystore.json', 'keystore.passphrase']);
     await again.puncture([77]);
     assert.equal((await Keystore.open(dir, quick)).wrapKey(77), null);
+  }
+});
+
+test('rekey killed before and after each of its steps leaves the old or the new keystore, with every key, and nothing beside it', { timeout: 180_000 }, async (t) => {
+  const child = fileURLToPath(new URL('./keystore.child.js', import.meta.url));
+  for (const given of [true, false]) {
+    let last = 0;
+    const outcomes = { old: 0, new: 0 };
+    for (let at = 1; last === 0; at++) {
+      const dir = folder(t);
+      const options = given ? { ...quick, passphrase: 'correct horse' } : quick;
+      const keystore = await Keystore.open(dir, options);
+      await keystore.puncture([5]);
+      const { status, stdout } = spawnSync(process.execPath, [child, dir, given ? 'correct horse' : '', given ? 'battery staple' : '', String(at)], { encoding: 'utf8' });
+      if (stdout === 'done') last = at;
+      else assert.equal(status, null, 'killed');
+      const again = await Keystore.open(dir, options).catch((error: unknown) => {
+        assert.ok(given && code('passphrase_wrong')(error));
+        return Keystore.open(dir, { ...quick, passphrase: 'battery staple' });
+      });
+      const { number } = again.version;
+      outcomes[number === 2 ? 'old' : 'new'] += 1;
+      assert.ok(number === 2 || number === 3);
+      assert.deepEqual([again.id, again.wrapKey(5), again.wrapKey(6)], [keystore.id, null, keystore.wrapKey(6)], `point ${at}`);
+      assert.deepEqual(readdirSync(dir).sort(), given ? ['keystore.json'] : ['keystore.json', 'keystore.passphrase'], `point ${at}`);
+    }
+    assert.ok(outcomes.old > 3 && outcomes.new > 3, JSON.stringify(outcomes));
+    t.diagnostic(`${given ? 'given' : 'generated'} passphrase: ${last - 1} points, old ${outcomes.old}, new ${outcomes.new}`);
   }
 });
 

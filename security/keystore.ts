@@ -1,4 +1,5 @@
 import { createPrivateKey, createPublicKey, randomBytes, randomUUID, sign, type JsonWebKey } from 'node:crypto';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SpamerError } from '../core/errors.js';
 import { PassphraseKek, type Kek } from './kek.js';
@@ -70,7 +71,8 @@ export class Keystore {
     // Of two generated passphrases the one that fits goes on.
     const write = used !== null && options.kms === undefined ? used : keks.write;
     const keystore = new Keystore(dir, options, { ...keks, write }, file, content);
-    await finishReplacement(path);
+    // Of passphrases too: what was replaced opens older keystores.
+    for (const each of [path, passphrasePath(dir), nextPassphrasePath(dir)]) await finishReplacement(each);
     await keystore.#settlePassphrase();
     if (file.number === 0) await keystore.#write(content, write);
     return keystore;
@@ -91,6 +93,20 @@ export class Keystore {
 
   get nodeCount(): number {
     return this.#content.nodes.length;
+  }
+
+  /** Slots whose wrap key is gone: what the covering nodes leave out. */
+  get punctures(): number {
+    return 2 ** 32 - this.#content.nodes.reduce((covered, { depth }) => covered + 2 ** (32 - depth), 0);
+  }
+
+  get generatedPassphrase(): boolean {
+    return this.#generated;
+  }
+
+  /** Size of the file. */
+  async bytes(): Promise<number> {
+    return (await stat(keystorePath(this.#dir))).size;
   }
 
   get blindIndexKey(): Uint8Array {

@@ -7,6 +7,7 @@ import { Attempts } from './attempts.js';
 import { Opener, Sealer, type DataKey } from './envelope.js';
 import { FairGate } from './fair-gate.js';
 import { oneTimePassword } from './one-time.js';
+import { SecondFactors, type Proof, type SecondFactorStore } from './second-factor.js';
 import { checkNewPassword, passwordCost, Passwords, type PasswordCost } from './password.js';
 import { createApiToken, createRefreshToken, refreshTokenHash, tokenHash } from './tokens.js';
 
@@ -21,6 +22,8 @@ export interface UserRow {
   readonly passwordOnce: boolean;
   readonly passwordExpiresAt: Micros | null;
   readonly createdAt: Micros;
+  /** Whether one is in force. */
+  readonly secondFactor: boolean;
 }
 
 export type PasswordState = Pick<UserRow, 'passwordHash' | 'passwordOnce' | 'passwordExpiresAt'>;
@@ -44,10 +47,11 @@ export interface SessionOwner {
 /** What is kept of people, declared by its consumer; `registry/people.ts` has it. Each method is one transaction. */
 export interface PeopleStore {
   /** @throws SpamerError `conflict` when the login index is taken */
-  addUser(row: UserRow, loginIndex: Uint8Array): Promise<void>;
+  addUser(row: Omit<UserRow, 'secondFactor'>, loginIndex: Uint8Array): Promise<void>;
   user(user: string): Promise<UserRow | null>;
   userByLogin(loginIndex: Uint8Array): Promise<UserRow | null>;
-  users(): Promise<UserRow[]>;
+  /** In the order in which they were added, those after that user. */
+  users(after: string | null, limit: number): Promise<UserRow[]>;
   /** Sets the state; sessions of a disabled user end with it. False when there is no such user. */
   setUserState(user: string, state: UserRow['state']): Promise<boolean>;
   /** Replaces a password if it is still `before` (null: whatever it is), and ends the user's sessions, but for `keep` (one, all, or null for none). */
@@ -66,6 +70,8 @@ export interface Credentials {
   readonly password: string;
   /** Replaces the password; needed when that is a one-time password. */
   readonly newPassword?: string;
+  /** Of the authenticator app, or a recovery code; needed where a second factor is in force, and else not looked at. */
+  readonly code?: string;
   /** Where the attempt comes from: a network address. */
   readonly source: string;
 }
@@ -77,7 +83,7 @@ interface ShownTokens {
   readonly refreshExpiresAt: Micros;
 }
 
-export type SignedIn = SessionOwner & ShownTokens;
+export type SignedIn = SessionOwner & ShownTokens & { readonly secondFactor?: Proof['how'] };
 
 /** What narrows, or describes to the policies, a user; it stands in the clear beside the role. */
 export interface UserScope {
@@ -103,11 +109,18 @@ export interface User {
   readonly scope: UserScope;
   readonly state: 'active' | 'disabled';
   readonly mustChangePassword: boolean;
+  readonly secondFactor: boolean;
   readonly createdAt: Micros;
+}
+
+export interface UserPage {
+  readonly users: readonly User[];
+  readonly next: string | null;
 }
 
 export interface PeopleOptions {
   readonly store: PeopleStore;
+  readonly secondFactors: SecondFactorStore;
   /** 32 bytes of the keystore, from which every key of this part is derived. */
   readonly secret: Uint8Array;
   readonly roles: readonly string[];
@@ -121,8 +134,9 @@ interface Identity {
 }
 
 const loginShape = /^[\p{L}\p{N}][\p{L}\p{N}._@+-]{0,63}$/u;
+const uuidShape = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const plainLogin = (login: string): string => login.normalize('NFKC').trim().toLowerCase();
-const refused = (): SpamerError => new SpamerError('unauthenticated', 'login or password is wrong');
+const refused = (): SpamerError => new SpamerError('unauthenticated', 'login, password or code is wrong');
 const noUser = (): SpamerError => new SpamerError('not_found', 'no such user');
 /** JSON leaves out what is undefined. */
 const scopeText = ({ organisation, careTeams, studies, patients }: UserScope): string => JSON.stringify({ organisation, careTeams, studies, patients });
@@ -145,15 +159,17 @@ export class People {
   private readonly keys: { readonly index: Buffer; readonly seal: Buffer };
   private readonly passwords: Passwords;
   private readonly attempts: Attempts;
+  private readonly factors: SecondFactors;
   private readonly gate = new FairGate({ atOnce: limits.passwordHashesAtOnce, waitingPerSource: limits.signInsWaitingPerSource, waiting: limits.signInsWaitingMax });
 
-  constructor({ store, secret, roles, clock, passwordCost: cost }: PeopleOptions) {
+  constructor({ store, secondFactors, secret, roles, clock, passwordCost: cost }: PeopleOptions) {
     const derive = (info: string): Buffer => Buffer.from(hkdfSync('sha256', secret, Buffer.alloc(0), info, 32));
     this.store = store;
     this.clock = clock;
     this.roles = roles;
     this.keys = { index: derive('spamer login index v1'), seal: derive('spamer user seal v1') };
     this.passwords = new Passwords(derive('spamer password secret v1'), cost ?? passwordCost);
+    this.factors = new SecondFactors({ store: secondFactors, passwords: this.passwords, keyOf: (user) => this.keyOf(user), clock });
     this.attempts = new Attempts(clock, { free: limits.signInsFree, firstWaitMs: 1000, waitMaxMs: limits.signInWaitMaxMs, keysMax: limits.attemptsKeptMax });
   }
 
@@ -163,31 +179,44 @@ export class People {
    * @throws SpamerError `unauthenticated`; `too_many_attempts`, `overloaded`: before anything was looked at;
    * `password_change_needed`, `bad_request` (of the new password): only to who knows the password
    */
-  async signIn({ login, password, newPassword, source }: Credentials): Promise<SignedIn> {
-    const row = await this.proved(plainLogin(login), password, source);
+  async signIn({ login, password, newPassword, code, source }: Credentials): Promise<SignedIn> {
+    const { row, proof } = await this.proved(plainLogin(login), password, source, { code });
     let { passwordHash } = row;
-    if (newPassword !== undefined) passwordHash = await this.replacePassword(row, newPassword, source, null);
+    if (newPassword !== undefined) checkNewPassword(newPassword, this.identity(row).login);
     else if (row.passwordOnce) throw new SpamerError('password_change_needed', 'this password is for one use: give a new one with it', { where: 'newPassword' });
+    // Only now: who has to send the form again sends the same code.
+    if (!(await proof.use())) throw refused();
+    if (newPassword !== undefined) passwordHash = await this.replacePassword(row, newPassword, source, null);
     else if (!this.passwords.current(passwordHash)) passwordHash = await this.rehash(row, password, source);
     const now = this.clock.now();
     const made = this.newTokens(now);
     const session = { id: randomUUID(), now, expiresAt: micros(now + limits.sessionS * 1e6) };
     const owner = await this.store.openSession(row.user, passwordHash, session, made.hashes);
     if (owner === null) throw refused();
-    return signedIn(owner, made.shown);
+    return { ...signedIn(owner, made.shown), secondFactor: proof.how };
   }
 
-  /** The active user whose password that is. One answer, and one argon2id, for whatever is wrong. */
-  private async proved(login: string, password: string, source: string): Promise<UserRow> {
+  /**
+   * The active user whose password that is, and whose code. One answer, and the same work, for whatever is wrong.
+   * @param second 'had': within a session, which had it
+   */
+  private async proved(login: string, password: string, source: string, second: { readonly code: string | undefined } | 'had'): Promise<{ readonly row: UserRow; readonly proof: Proof }> {
     const index = this.loginIndex(login);
     const key = `${index.toString('base64url')}/${source}`;
     this.attempts.begin(key);
     const row = await this.store.userByLogin(index);
     const right = await this.gate.run(source, () => this.passwords.verify(row?.passwordHash ?? null, password));
-    if (!right || row === null || row.state !== 'active') throw refused();
+    const proof = second === 'had' ? { how: 'none' as const, use: async () => true } : await this.judged(row, right, second.code, source);
+    if (!right || row === null || row.state !== 'active' || proof === null) throw refused();
     if (row.passwordExpiresAt !== null && row.passwordExpiresAt <= this.clock.now()) throw refused();
     this.attempts.succeeded(key);
-    return row;
+    return { row, proof };
+  }
+
+  private judged(row: UserRow | null, right: boolean, code: string | undefined, source: string): Promise<Proof | null> {
+    const judge = (): Promise<Proof | null> => this.factors.judge(row?.user ?? null, right, code);
+    // A recovery code takes an argon2id more.
+    return code === undefined ? judge() : this.gate.run(source, judge);
   }
 
   private async replacePassword(row: UserRow, newPassword: string, source: string, keep: { readonly session: string } | null): Promise<string> {
@@ -234,8 +263,54 @@ export class People {
   async changePassword(user: string, session: string, change: { readonly password: string; readonly newPassword: string; readonly source: string }): Promise<void> {
     const known = await this.store.user(user);
     if (known === null) throw refused();
-    const row = await this.proved(this.identity(known).login, change.password, change.source);
+    const { row } = await this.proved(this.identity(known).login, change.password, change.source, 'had');
     await this.replacePassword(row, change.newPassword, change.source, { session });
+  }
+
+  // Second factor
+
+  /**
+   * A second factor for the user of a session, not in force before `confirmSecondFactor`. @returns the otpauth:// URI, shown this once
+   * @throws SpamerError as `signIn` does for a wrong password; `conflict` when one is in force
+   */
+  async beginSecondFactor(user: string, { password, source }: { readonly password: string; readonly source: string }): Promise<{ uri: string }> {
+    const known = await this.store.user(user);
+    if (known === null) throw refused();
+    const { login } = this.identity(known);
+    await this.proved(login, password, source, 'had');
+    return this.factors.begin(user, login);
+  }
+
+  /** From here on every sign-in of the user needs a code; other sessions end. @throws SpamerError `bad_request`, `too_many_attempts` */
+  async confirmSecondFactor(user: string, session: string, { code, source }: { readonly code: string; readonly source: string }): Promise<{ recoveryCodes: readonly string[] }> {
+    const recoveryCodes = await this.guessed(user, source, () => this.factors.confirm(user, session, code));
+    if (recoveryCodes === null) throw new SpamerError('bad_request', 'this is not the code of a second factor that waits for it', { where: 'code' });
+    return { recoveryCodes };
+  }
+
+  async secondFactorState(user: string): Promise<{ readonly inForce: boolean; readonly recoveryCodes: number }> {
+    return this.factors.state(user);
+  }
+
+  /** For the user of a session; the code is used up, and the old recovery codes are good no more. @throws SpamerError `bad_request`, `too_many_attempts` */
+  async renewRecoveryCodes(user: string, { code, source }: { readonly code: string; readonly source: string }): Promise<{ recoveryCodes: readonly string[] }> {
+    const recoveryCodes = await this.guessed(user, source, () => this.factors.renewRecoveryCodes(user, code));
+    if (recoveryCodes === null) throw new SpamerError('bad_request', 'this is no code of a second factor that is in force, or it was used', { where: 'code' });
+    return { recoveryCodes };
+  }
+
+  /** A code within a session, counted as a guess until it was right. null: it was not. */
+  private async guessed(user: string, source: string, judge: () => Promise<string[] | null>): Promise<string[] | null> {
+    const key = `second factor of ${user}/${source}`;
+    this.attempts.begin(key);
+    const right = await this.gate.run(source, judge);
+    if (right !== null) this.attempts.succeeded(key);
+    return right;
+  }
+
+  /** Of somebody who lost it: the password alone signs in again; every session ends. @throws SpamerError `not_found` */
+  async resetSecondFactor(user: string): Promise<void> {
+    if (!(await this.factors.reset(user))) throw noUser();
   }
 
   private newTokens(now: Micros): { readonly hashes: SessionTokens; readonly shown: ShownTokens } {
@@ -257,25 +332,30 @@ export class People {
     const user = randomUUID();
     const password = input.password ?? oneTimePassword();
     const sealed = new Sealer(this.keyOf(user)).seal(Buffer.from(JSON.stringify({ login, name: input.name ?? '' } satisfies Identity)), context);
-    const row: UserRow = { user, sealed, role: input.role, scope: scopeText(input), state: 'active', createdAt: this.clock.now(), ...(await this.oneTime(password)) };
+    const row: Omit<UserRow, 'secondFactor'> = { user, sealed, role: input.role, scope: scopeText(input), state: 'active', createdAt: this.clock.now(), ...(await this.oneTime(password)) };
     await this.store.addUser(row, this.loginIndex(login));
     return { user, password };
   }
 
   async anyUser(): Promise<boolean> {
-    return (await this.store.users()).length > 0;
+    return (await this.store.users(null, 1)).length > 0;
   }
 
-  async listUsers(): Promise<User[]> {
-    return (await this.store.users()).map((row) => ({
+  /** @param cursor `next` of the page before. @throws SpamerError `bad_request` */
+  async listUsers({ cursor, limit }: { readonly cursor?: string; readonly limit: number }): Promise<UserPage> {
+    if (cursor !== undefined && (!uuidShape.test(cursor) || (await this.store.user(cursor)) === null)) throw new SpamerError('bad_request', 'this cursor is not of this list', { where: 'cursor' });
+    const rows = await this.store.users(cursor ?? null, limit + 1);
+    const users = rows.slice(0, limit).map((row) => ({
       user: row.user,
       ...this.identity(row),
       role: row.role,
       scope: JSON.parse(row.scope) as User['scope'],
       state: row.state,
       mustChangePassword: row.passwordOnce,
+      secondFactor: row.secondFactor,
       createdAt: row.createdAt,
     }));
+    return { users, next: rows.length > limit ? (users.at(-1)?.user ?? null) : null };
   }
 
   /** A disabled user's sessions end at once. @throws SpamerError `not_found` */

@@ -37,6 +37,8 @@ const see: Expected = ({ role, purpose, tie, consent }) => {
 const read: Expected = (cell) => see(cell) && (cell.consent !== 'withdrawn' || cell.tie === 'emergency' || cell.role === 'patient');
 /** And once more for research on the identified record: who is tied, with the patient's word. */
 const readRecord: Expected = (cell) => read(cell) || (cell.role === 'clinician' && cell.purpose === 'research' && cell.consent === 'given' && careTies.includes(cell.tie));
+/** At the patient's request, by who treats and is tied; an emergency is no request. */
+const handOver: Expected = (cell) => cell.role === 'clinician' && cell.purpose === 'treatment' && cell.consent !== 'withdrawn' && careTies.includes(cell.tie);
 const ownPatient: Expected = ({ role, tie }) => role === 'patient' && tie === 'named';
 const either = (...rules: readonly Expected[]): Expected => (cell) => rules.some((rule) => rule(cell));
 
@@ -47,6 +49,8 @@ const patientTable: Readonly<Record<string, Expected>> = {
   seePatient: see,
   readRecord,
   watchRecord: read,
+  exportRecord: handOver,
+  takeOwnRecord: ({ role, tie, purpose }) => role === 'patient' && tie === 'named' && purpose === 'self',
   breakGlass: ({ role, purpose }) => role === 'clinician' && purpose === 'treatment',
   addRelation: is('admin'),
   endRelation: is('admin'),
@@ -59,6 +63,8 @@ const patientTable: Readonly<Record<string, Expected>> = {
   listHolds: erasing,
   placeHold: erasing,
   releaseHold: erasing,
+  readPatientKeys: erasing,
+  rotatePatientKey: (cell) => is('admin')(cell) && cell.tie === 'named',
 };
 
 const counted = is('researcher', 'clinician', 'engineer', 'admin', 'compliance', 'demo');
@@ -82,6 +88,10 @@ const systemTable: Readonly<Record<string, Expected>> = {
   listErasures: is('admin', 'compliance'),
   askErasure: is('admin', 'compliance'),
   decideErasure: is('admin', 'compliance'),
+  readKeystore: is('admin', 'compliance'),
+  // From this machine only; everybody in this matrix is remote, and bounded.
+  rotateKeystore: () => false,
+  listOwnAccesses: ({ role, purpose }) => role === 'patient' && purpose === 'self',
   listStudies: is('researcher', 'admin'),
   addStudy: is('admin'),
   // An administrator's who is bounded neither in studies nor in patients; nobody in this matrix is bounded in no patients.
@@ -89,9 +99,13 @@ const systemTable: Readonly<Record<string, Expected>> = {
   addUser: () => false,
   listUsers: () => false,
   changeUser: () => false,
+  listServices: () => false,
+  addService: () => false,
+  changeService: () => false,
   // The one in this matrix is a token.
   endOwnSession: () => false,
   changeOwnPassword: () => false,
+  setOwnSecondFactor: () => false,
   revokeToken: is('admin'),
 };
 const otherTable: Readonly<Record<string, readonly [type: 'Topic' | 'Device' | 'Dataset', Expected]>> = {
@@ -156,7 +170,7 @@ test('[DENY] every cell of role × action × relation × consent × purpose come
   t.diagnostic(`${asked} cells, ${allowed} of them allowed`);
 });
 
-test('[DENY] tokens and users are made by an administrator who is bounded in nothing; sessions are a user\'s', () => {
+test('[DENY] tokens, users and service accounts are made by an administrator who is bounded in nothing, and no service; sessions are a user\'s', () => {
   const engine = new PolicyEngine(readPolicyFiles());
   for (const role of roles) {
     for (const kind of ['token', 'user', 'service']) {
@@ -164,12 +178,27 @@ test('[DENY] tokens and users are made by an administrator who is bounded in not
         for (const patients of [[], ['*'], ['p']]) {
           const attributes = { id: me, kind, role, careTeams: [], studies, patients };
           for (const [action, expected] of [
-            ...['createToken', 'addUser', 'listUsers', 'changeUser'].map((name) => [name, role === 'admin' && studies[0] === '*' && patients[0] === '*'] as const),
-            ...['endOwnSession', 'changeOwnPassword'].map((name) => [name, kind === 'user' && ['researcher', 'clinician', 'engineer', 'admin', 'compliance'].includes(role)] as const),
+            ...['createToken', 'addUser', 'listUsers', 'changeUser', 'listServices', 'addService', 'changeService'].map((name) => [name, role === 'admin' && kind !== 'service' && studies[0] === '*' && patients[0] === '*'] as const),
+            ...['endOwnSession', 'changeOwnPassword', 'setOwnSecondFactor'].map((name) => [name, kind === 'user' && ['researcher', 'clinician', 'engineer', 'admin', 'compliance', 'patient'].includes(role)] as const),
           ]) {
             const { allowed } = engine.decide({ principal: { type: 'Person', id: me, attributes }, action, resource: { type: 'System', id: 'spamer', attributes: {} }, context: { purpose: 'operations', consent: 'none', network: 'local', now } });
             assert.equal(allowed, expected, `${action} ${JSON.stringify(attributes)}`);
           }
+        }
+      }
+    }
+  }
+});
+
+test('[DENY] the keystore is rotated from this machine, by an administrator who is bounded in nothing', () => {
+  const engine = new PolicyEngine(readPolicyFiles());
+  for (const role of roles) {
+    for (const studies of [[], ['*'], ['ward']]) {
+      for (const patients of [[], ['*'], ['p']]) {
+        for (const network of ['local', 'remote', 'elsewhere']) {
+          const principal = { type: 'Person', id: me, attributes: { id: me, kind: 'token', role, careTeams: [], studies, patients } };
+          const { allowed } = engine.decide({ principal, action: 'rotateKeystore', resource: { type: 'System', id: 'spamer', attributes: {} }, context: { purpose: 'operations', consent: 'none', network, now } });
+          assert.equal(allowed, role === 'admin' && studies[0] === '*' && patients[0] === '*' && network === 'local', `${role} ${network}`);
         }
       }
     }

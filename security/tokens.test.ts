@@ -82,6 +82,11 @@ test('a device registers a public P-256 or Ed25519 key and nothing else', () => 
     generateKeyPairSync('x25519').publicKey.export({ format: 'jwk' }), generateKeyPairSync('rsa', { modulusLength: 2048 }).publicKey.export({ format: 'jwk' }),
   ];
   for (const [at, jwk] of others.entries()) assert.throws(() => publicDeviceKey(jwk), bad, `case ${at}`);
+  const [signing, edwards] = [{ ...good, use: 'sig', key_ops: ['verify'], alg: 'ES256' }, ed.publicKey.export({ format: 'jwk' })];
+  for (const jwk of [signing, { ...edwards, alg: 'EdDSA' }, { ...edwards, alg: 'Ed25519' }]) publicDeviceKey(jwk);
+  for (const meant of [{ use: 'enc' }, { use: null }, { key_ops: ['encrypt'] }, { key_ops: [] }, { key_ops: 'verify' }, { alg: 'ES384' }, { alg: 'ES521' }, { alg: 'EdDSA' }, { alg: null }]) {
+    assert.throws(() => publicDeviceKey({ ...signing, ...meant }), bad, JSON.stringify(meant));
+  }
 });
 
 test('API tokens are random, and only their own shape is looked up', () => {

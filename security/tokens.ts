@@ -1,8 +1,9 @@
-import { createHash, createPublicKey, randomBytes, verify, type KeyObject } from 'node:crypto';
+import { createHash, createPublicKey, randomBytes } from 'node:crypto';
 import { SpamerError } from '../core/errors.js';
 import { deviceId, micros, type DeviceId, type Micros } from '../core/ids.js';
 import { limits } from '../core/limits.js';
 import { strictBytes, strictObject } from './compact.js';
+import { isJwt, openJws, type SigningKey } from './jws.js';
 
 /**
  * Device tokens: a JWT that a device signs with its own key pair for one connection (DESIGN §5).
@@ -14,12 +15,9 @@ export const deviceAudience = 'spamer-ingest';
 const tokenCharsMax = 2048;
 const jtiCharsMin = 8;
 const jtiCharsMax = 128;
-const signatureBytes = 64;
 
 /** The registered public key; the caller reads it from the registry by `tokenDevice`. */
-export type PublicDeviceKey =
-  | { readonly kty: 'EC'; readonly crv: 'P-256'; readonly x: string; readonly y: string }
-  | { readonly kty: 'OKP'; readonly crv: 'Ed25519'; readonly x: string };
+export type PublicDeviceKey = SigningKey;
 
 export interface VerifiedToken {
   readonly device: DeviceId;
@@ -52,24 +50,16 @@ export interface ExpectedClaims {
  */
 export function verifyDeviceToken(token: string, publicKey: PublicDeviceKey, now: Micros, skewMaxS: number = limits.clockSkewMaxS, expected: ExpectedClaims = { audience: deviceAudience }): VerifiedToken {
   const device = tokenDevice(token);
-  const [head = '', body = '', mac = '', ...more] = token.split('.');
-  const header = strictObject(head);
-  const signature = strictBytes(mac);
-  if (more.length > 0 || header === null || signature?.length !== signatureBytes) throw refused();
-  // The algorithm follows from the registered key, never from the token: `none` and HMAC have no way in.
-  const alg = publicKey.kty === 'EC' ? 'ES256' : 'EdDSA';
-  const named = header['alg'] === alg && (header['typ'] === undefined || header['typ'] === 'JWT');
-  if (!named || !onlyNames(header, headerNames)) throw refused();
-  if (!signatureValid(publicKey, Buffer.from(`${head}.${body}`), signature)) throw refused();
-  return readClaims(strictObject(body), device, now, skewMaxS, expected);
+  const signed = openJws(token, publicKey, { charsMax: tokenCharsMax, names: headerNames });
+  if (signed === null || !isJwt(signed)) throw refused();
+  return readClaims(strictObject(signed.payload), device, now, skewMaxS, expected);
 }
 
 const headerNames = new Set(['alg', 'kid', 'typ']);
 const claimNames = new Set(['iss', 'sub', 'aud', 'iat', 'exp', 'jti']);
-const onlyNames = (object: Record<string, unknown>, names: ReadonlySet<string>): boolean => Object.keys(object).every((name) => names.has(name));
 
 function readClaims(claims: Record<string, unknown> | null, device: DeviceId, now: Micros, skewMaxS: number, expected: ExpectedClaims): VerifiedToken {
-  if (claims === null || !onlyNames(claims, claimNames)) throw refused();
+  if (claims === null || !Object.keys(claims).every((name) => claimNames.has(name))) throw refused();
   const { iss, sub, aud, iat, exp, jti } = claims;
   if (iss !== device || sub !== device || aud !== expected.audience) throw refused();
   if (typeof jti !== 'string' || jti.length < jtiCharsMin || jti.length > jtiCharsMax || jti !== (expected.jti ?? jti)) throw refused();
@@ -79,38 +69,35 @@ function readClaims(claims: Record<string, unknown> | null, device: DeviceId, no
   return { device, jtiHash: createHash('sha256').update(jti).digest(), expiresAt: micros((exp + skewMaxS) * 1_000_000) };
 }
 
-export function signatureValid(publicKey: PublicDeviceKey, data: Buffer, signature: Buffer): boolean {
-  try {
-    const key = createPublicKey({ key: { ...publicKey }, format: 'jwk' });
-    return verifyWith(key, publicKey.kty, data, signature);
-  } catch {
-    return false;
-  }
-}
-
-function verifyWith(key: KeyObject, kty: PublicDeviceKey['kty'], data: Buffer, signature: Buffer): boolean {
-  return kty === 'EC' ? verify('sha256', data, { key, dsaEncoding: 'ieee-p1363' }, signature) : verify(null, data, key, signature);
-}
-
 /**
- * The members of a public JWK that count; a private member, another curve or a point off the curve is refused.
+ * The members of a public JWK that count; a private member, another curve, a point off the curve, or a key that says it is for
+ * something else (RFC 7517 §4.2 to §4.4) is refused.
  * @throws SpamerError `bad_request`
  */
 export function publicDeviceKey(jwk: Readonly<Record<string, unknown>>): PublicDeviceKey {
   const { kty, crv, x, y } = jwk;
-  if ('d' in jwk || 'k' in jwk) throw new SpamerError('bad_request', 'a device registers its public key; the private one stays on the device', { where: 'publicKey.d' });
-  const wrong = new SpamerError('bad_request', 'a device key is a JWK of kty EC and crv P-256, or of kty OKP and crv Ed25519', { where: 'publicKey' });
+  if ('d' in jwk || 'k' in jwk) throw new SpamerError('bad_request', 'register the public key; the private one stays where it was made', { where: 'publicKey.d' });
+  const wrong = new SpamerError('bad_request', 'a key that signs is a JWK of kty EC and crv P-256, or of kty OKP and crv Ed25519', { where: 'publicKey' });
   if (!coordinate(x)) throw wrong;
   let key: PublicDeviceKey;
   if (kty === 'EC' && crv === 'P-256' && coordinate(y)) key = { kty, crv, x, y };
   else if (kty === 'OKP' && crv === 'Ed25519') key = { kty, crv, x };
   else throw wrong;
+  if (!forSignatures(jwk, key)) throw new SpamerError('bad_request', 'this key is not meant for signatures of its kind: see its use, key_ops and alg', { where: 'publicKey' });
   try {
     createPublicKey({ key: { ...key }, format: 'jwk' });
   } catch {
     throw wrong;
   }
   return key;
+}
+
+/** Both names that EdDSA with this curve has: RFC 8037 and RFC 9864. */
+const algorithmNames = { EC: ['ES256'], OKP: ['EdDSA', 'Ed25519'] } as const satisfies Record<PublicDeviceKey['kty'], readonly string[]>;
+
+function forSignatures(jwk: Readonly<Record<string, unknown>>, { kty }: PublicDeviceKey): boolean {
+  const { use = 'sig', key_ops: operations = ['verify'], alg = algorithmNames[kty][0] } = jwk;
+  return use === 'sig' && Array.isArray(operations) && operations.includes('verify') && algorithmNames[kty].some((name) => name === alg);
 }
 
 const coordinate = (value: unknown): value is string => typeof value === 'string' && strictBytes(value)?.length === 32;

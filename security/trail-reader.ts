@@ -14,8 +14,8 @@ export interface AuditSearch {
   /** Id of a user, a token's subject, or a device. */
   readonly person?: string;
   readonly patient?: PatientId;
-  /** The action, or the beginning of it when it ends in a dot. */
-  readonly action?: string;
+  /** The action, or the beginning of it when it ends in a dot; of several, any. */
+  readonly action?: string | readonly string[];
   readonly fromUs?: number;
   readonly toUs?: number;
   /** Index to go on from. */
@@ -125,7 +125,7 @@ export class TrailReader {
 /** The cheap questions first: a commitment costs an HMAC. */
 function matches(record: AuditRecord, search: AuditSearch, staff: AuditKey, patient: AuditKey | null): boolean {
   const { action, person } = search;
-  if (action !== undefined && !(action.endsWith('.') ? record.action.startsWith(action) : record.action === action)) return false;
+  if (action !== undefined && ![action].flat().some((one) => (one.endsWith('.') ? record.action.startsWith(one) : record.action === one))) return false;
   if (search.patient !== undefined && (patient === null || record.patient?.equals(patientCommitment(patient, record.nonce, search.patient)) !== true)) return false;
   return person === undefined || personKinds.some((kind) => record.actor.equals(actorCommitment(staff, record.nonce, { kind, id: person })));
 }

@@ -58,7 +58,7 @@ export interface TrailParts {
   readonly clock: Clock;
   readonly journal: Journal;
   /** The store can't be relied on any more: the program must end. */
-  readonly onBroken: () => void;
+  readonly onBroken: (error: SpamerError) => void;
 }
 
 interface Waiting {
@@ -178,7 +178,7 @@ export class Trail implements Auditor {
 
   #break(): void {
     this.#ended = 'the audit can no longer be written';
-    this.#parts.onBroken();
+    this.#parts.onBroken(failed(this.#ended));
   }
 
   /** Signs what is durable, unless that has its checkpoint. @returns the newest one; null: there is no entry yet. */

@@ -4,6 +4,7 @@ import type { StoredRecord } from '../log/log.js';
 import { decode, messageId } from '../schemas/codec.js';
 import { schemaIds } from '../schemas/ids.js';
 import type { Page, RowStore, SourcePosition } from './store.js';
+import type { Buried, BuriedState, Tombstone } from './tombstones.js';
 
 export type TimeBasis = 'RELATIVE' | 'SHIFTED';
 
@@ -115,7 +116,7 @@ export interface AggregateCell {
 
 /**
  * The reading side; plain values in and out, so that it can be called over a MessagePort.
- * @throws SpamerError `bad_request` (parameters), `too_large` (the query's time or memory bound), `overloaded`, `store_failed`, `data_damaged`.
+ * @throws SpamerError `bad_request` (parameters), `too_large` (the query's time or memory bound), `overloaded`, `store_failed`, `disk_full`, `data_damaged`.
  */
 export interface AnalyticsReads {
   /** Full scan: what the tables really hold. */
@@ -126,9 +127,18 @@ export interface AnalyticsReads {
   numerics(query: PageQuery): Promise<Page<NumericRow>>;
   runs(query: PageQuery): Promise<Page<RunRow>>;
   aggregates(query: AggregateQuery): Promise<readonly AggregateCell[]>;
+  /** Pseudonyms whose rows are deleted, or are to be. */
+  buried(): Promise<readonly BuriedState[]>;
 }
 
-export interface AnalyticsStore extends RowStore<AnalyticsRecord>, AnalyticsReads {}
+export interface AnalyticsStore extends RowStore<AnalyticsRecord>, AnalyticsReads {
+  /**
+   * Deletes all rows of these pseudonyms and from now on stores none: `write` passes over what still comes of them [ERASED]. Durable when
+   * it resolves; tried again after a failure, or for one that is buried, it does what is left to do.
+   * @returns for each what it took with it, now or at an earlier call. @throws SpamerError as `write` does.
+   */
+  bury(tombstones: readonly Tombstone[]): Promise<readonly Buried[]>;
+}
 
 const int32Max = 2 ** 31;
 

@@ -9,7 +9,10 @@ import type {
 import { cellsOf, type RawCell } from './cells.js';
 import { DuckFile, append, type DuckSettings, type Migration, type Parameters, type ParameterTypes, type Read, type Row } from './duckdb-file.js';
 import { progressTables, readOffsets, readSetAside, writeProgress } from './duckdb-progress.js';
+import { buryRows, readTombstones, tombstonesTable } from './duckdb-tombstones.js';
+import { seriesKey } from './series.js';
 import type { Batch, Page, SetAside } from './store.js';
+import { tombstoneKey, Tombstones, type Buried, type BuriedState, type Tombstone } from './tombstones.js';
 
 /** What a series' readings share stands once; a reading is then 6 numbers, and every row names its source position [ONCE]. */
 const migrations: readonly Migration[] = [{
@@ -22,7 +25,7 @@ const migrations: readonly Migration[] = [{
     `CREATE TABLE runs (series INTEGER NOT NULL, t0_us BIGINT NOT NULL, period_ns BIGINT NOT NULL, scale DOUBLE NOT NULL, value_offset DOUBLE NOT NULL,
        samples INTEGER[] NOT NULL, n INTEGER NOT NULL, src_part INTEGER NOT NULL, src_offset BIGINT NOT NULL)`,
   ],
-}];
+}, { statements: [tombstonesTable] }];
 
 interface KnownSeries {
   readonly id: number;
@@ -34,13 +37,6 @@ const seriesColumns = 's.study, s.policy, s.pseudonym, s.grp, s.basis, s.year, s
 
 /** Samples of one page of runs, whatever its number of rows. */
 const pageSamplesMax = 1_000_000;
-
-function seriesKey(series: Series): string {
-  // Lengths make it unambiguous whatever the attributes hold.
-  let group = '';
-  for (const name of Object.keys(series.group).sort()) group += `|${name.length}:${name}=${series.group[name]!.length}:${series.group[name]}`;
-  return `${series.study}|${series.policy}|${series.pseudonym}|${series.basis}|${series.year}|${series.code}|${series.unit}${group}`;
-}
 
 function groupOf(value: unknown): Record<string, string> {
   return Object.fromEntries((value as Array<{ key: string; value: string }>).map((entry) => [entry.key, entry.value]));
@@ -154,7 +150,9 @@ export async function openDuckDbAnalytics(settings: DuckSettings): Promise<Analy
 class DuckDbAnalytics implements AnalyticsStore {
   #file!: DuckFile;
   readonly #series = new Map<string, KnownSeries>();
+  readonly #tombstones = new Tombstones();
   #nextId = 1;
+  #turn: Promise<void> = Promise.resolve();
 
   async open(settings: DuckSettings): Promise<void> {
     this.#file = await DuckFile.open(settings, migrations, (read) => this.#load(read));
@@ -168,10 +166,29 @@ class DuckDbAnalytics implements AnalyticsStore {
     return readSetAside(this.#file);
   }
 
-  async write(batch: Batch<AnalyticsRecord>): Promise<void> {
+  write(batch: Batch<AnalyticsRecord>): Promise<void> {
+    return this.#after(() => this.#write(batch));
+  }
+
+  bury(tombstones: readonly Tombstone[]): Promise<readonly Buried[]> {
+    return this.#after(() => this.#bury(tombstones));
+  }
+
+  buried(): Promise<readonly BuriedState[]> {
+    return Promise.resolve(this.#tombstones.all().map((one) => ({ ...one, gone: true })));
+  }
+
+  /** One after the other: a batch is either stored whole before a burial, which then deletes of it, or knows of the tombstone [ERASED]. */
+  #after<Result>(work: () => Promise<Result>): Promise<Result> {
+    const done = this.#turn.then(work);
+    this.#turn = done.then(() => undefined, () => undefined);
+    return done;
+  }
+
+  async #write(batch: Batch<AnalyticsRecord>): Promise<void> {
     await this.#file.ready();
     const fresh = new Map<string, KnownSeries>();
-    const placed = batch.rows.map((row) => ({ row, known: this.#place(row.series, fresh) }));
+    const placed = batch.rows.filter(({ series }) => !this.#tombstones.has(series)).map((row) => ({ row, known: this.#place(row.series, fresh) }));
     await this.#file.transaction(async (connection) => {
       await writeProgress(connection, batch.progress, batch.setAside);
       await writeSeries(connection, [...fresh.values()]);
@@ -181,6 +198,21 @@ class DuckDbAnalytics implements AnalyticsStore {
     for (const [key, known] of fresh) this.#series.set(key, known);
     this.#nextId += fresh.size;
     for (const { row, known } of placed) known.samples += row.kind === 'run' ? row.samples.length : row.values.length;
+  }
+
+  async #bury(tombstones: readonly Tombstone[]): Promise<readonly Buried[]> {
+    await this.#file.ready();
+    const graves = new Map(this.#tombstones.fresh(tombstones).map((tombstone) => [tombstoneKey(tombstone), { tombstone, series: [] as number[] }]));
+    for (const { id, series } of this.#series.values()) graves.get(tombstoneKey(series))?.series.push(id);
+    if (graves.size > 0) {
+      let buried: readonly Buried[] = [];
+      await this.#file.transaction(async (connection) => { buried = await buryRows(connection, [...graves.values()]); });
+      this.#tombstones.add(buried);
+      for (const [key, { series }] of this.#series) if (this.#tombstones.has(series)) this.#series.delete(key);
+    }
+    // After a kill between the two the next call comes without anything to delete.
+    if (tombstones.length > 0) await this.#file.checkpoint();
+    return this.#tombstones.of(tombstones);
   }
 
   async analyticsCounts(): Promise<readonly SeriesCount[]> {
@@ -283,6 +315,8 @@ class DuckDbAnalytics implements AnalyticsStore {
   async #load(read: Read): Promise<void> {
     this.#series.clear();
     this.#nextId = 1;
+    this.#tombstones.clear();
+    this.#tombstones.add(await readTombstones(read));
     const rows = await read(`
       SELECT s.*, coalesce(c.n, 0)::BIGINT AS samples FROM series s LEFT JOIN (SELECT series, sum(n) AS n FROM (
         SELECT series, count(*) AS n FROM numerics GROUP BY series UNION ALL SELECT series, sum(n) AS n FROM runs GROUP BY series

@@ -1,5 +1,6 @@
 import { DuckDBDataChunk, DuckDBInstance, type DuckDBConnection, type DuckDBType, type DuckDBValue } from '@duckdb/node-api';
 import { SpamerError } from '../core/errors.js';
+import { Turns } from './turns.js';
 
 export type Parameters = Record<string, DuckDBValue>;
 export type ParameterTypes = Record<string, DuckDBType>;
@@ -24,15 +25,17 @@ const chunkRows = 2000;
 export function duckError(error: unknown, path: string): SpamerError {
   if (error instanceof SpamerError) return error;
   const text = error instanceof Error ? error.message : '';
-  const told = (code: 'data_locked' | 'data_damaged' | 'data_newer' | 'store_failed' | 'too_large', message: string): SpamerError =>
+  const told = (code: 'data_locked' | 'data_damaged' | 'data_newer' | 'disk_full' | 'store_failed' | 'too_large', message: string): SpamerError =>
     new SpamerError(code, message, { where: path, cause: error });
   if (/^IO Error: Could not set lock/.test(text)) return told('data_locked', 'another process holds the store');
   if (/we can only read versions|newer version/.test(text)) return told('data_newer', 'the store was written by a newer version');
-  if (/No space left|ENOSPC|disk full/i.test(text)) return told('store_failed', 'there is no space left for the store');
+  if (/No space left|ENOSPC|disk full/i.test(text)) return told('disk_full', 'there is no room for the store');
   if (/^INTERRUPT/.test(text)) return told('too_large', 'the query took too long');
   if (/^Out of Memory/.test(text)) return told('too_large', 'the query needs more memory than it may use');
   if (/Corrupt|not a valid DuckDB database|^Serialization Error/.test(text)) return told('data_damaged', 'the store is damaged');
-  return told('store_failed', 'the store refused');
+  // DuckDB's own class of the error, without the text that may quote what is stored.
+  const [kind = 'an error without a class'] = /^[A-Z][A-Za-z]{1,30}(?: [A-Za-z]{1,20}){0,2} Error(?=:)/.exec(text) ?? [];
+  return told('store_failed', `the store refused: ${kind}`);
 }
 
 export type Read = (sql: string) => Promise<Row[]>;
@@ -59,21 +62,21 @@ export class DuckFile {
   #writer: DuckDBConnection | undefined;
   #opening: Promise<void> | undefined;
   #closed = false;
-  #reading = 0;
   #connections = 0;
-  readonly #waiting: Array<() => void> = [];
+  readonly #turns: Turns;
   #writes: Promise<void> = Promise.resolve();
 
   private constructor(settings: DuckSettings, migrations: readonly Migration[], loaded: Loaded) {
     this.path = settings.path;
     this.#settings = settings;
+    this.#turns = new Turns(settings.readsMax);
     this.#migrations = migrations;
     this.#loaded = loaded;
   }
 
   /**
    * @param loaded is called after each opening, the ones after a failed write too.
-   * @throws SpamerError `data_locked`, `data_newer`, `data_damaged`, `store_failed`.
+   * @throws SpamerError `data_locked`, `data_newer`, `data_damaged`, `disk_full`, `store_failed`.
    */
   static async open(settings: DuckSettings, migrations: readonly Migration[], loaded: Loaded): Promise<DuckFile> {
     if (openPaths.has(settings.path)) throw new SpamerError('data_locked', 'this process holds the store already', { where: settings.path });
@@ -100,6 +103,13 @@ export class DuckFile {
     return done;
   }
 
+  /** Takes what was deleted out of the write-ahead log and gives its room in the file free. */
+  checkpoint(): Promise<void> {
+    const done = this.#writes.then(() => this.#written(async (connection) => { await connection.run('CHECKPOINT'); }));
+    this.#writes = done.catch(() => undefined);
+    return done;
+  }
+
   /** All rows of a query. Parameters are bound by name. */
   async rows(sql: string, parameters: Parameters = {}, types: ParameterTypes = {}): Promise<Row[]> {
     const rows: Row[] = [];
@@ -112,16 +122,15 @@ export class DuckFile {
 
   /** Calls `take` for each row until it returns false; bounded in time. */
   async stream(sql: string, parameters: Parameters, types: ParameterTypes, take: (row: Row) => boolean): Promise<void> {
-    await this.#slot();
-    try {
-      await this.#ready();
-      if (this.#instance === undefined) throw new SpamerError('stopping', 'the store is closed');
-      await this.#read(this.#instance, sql, parameters, types, take);
-    } catch (error) {
-      throw duckError(error, this.path);
-    } finally {
-      this.#release();
-    }
+    await this.#turns.take(async () => {
+      try {
+        await this.#ready();
+        if (this.#instance === undefined) throw new SpamerError('stopping', 'the store is closed');
+        await this.#read(this.#instance, sql, parameters, types, take);
+      } catch (error) {
+        throw duckError(error, this.path);
+      }
+    });
   }
 
   async close(): Promise<void> {
@@ -132,17 +141,27 @@ export class DuckFile {
     openPaths.delete(this.path);
   }
 
-  async #transact(write: (connection: DuckDBConnection) => Promise<void>): Promise<void> {
+  #transact(write: (connection: DuckDBConnection) => Promise<void>): Promise<void> {
+    return this.#written(async (connection) => {
+      await connection.run('BEGIN');
+      try {
+        await write(connection);
+        await connection.run('COMMIT');
+      } catch (error) {
+        await connection.run('ROLLBACK').catch(() => undefined);
+        throw error;
+      }
+    });
+  }
+
+  async #written(work: (connection: DuckDBConnection) => Promise<void>): Promise<void> {
     await this.#ready();
     const connection = this.#writer;
     if (connection === undefined) throw new SpamerError('stopping', 'the store is closed');
     try {
-      await connection.run('BEGIN');
-      await write(connection);
-      await connection.run('COMMIT');
+      await work(connection);
     } catch (error) {
-      await connection.run('ROLLBACK').catch(() => undefined);
-      // The instance may be invalid, or the commit be there after all: only the file knows.
+      // The instance may be invalid, or the commit be there after all (a checkpoint behind it found no room): only the file knows.
       this.#shut();
       throw duckError(error, this.path);
     }
@@ -154,6 +173,8 @@ export class DuckFile {
     const timer = setTimeout(() => connection?.interrupt(), this.#settings.readTimeoutMs);
     try {
       connection = await instance.connect();
+      // DuckDB plans by statistics: planned before and run after another commit, a query would fail ("statistics are corrupt") or prune rows that are there.
+      await connection.run('BEGIN TRANSACTION READ ONLY');
       await pump(connection, sql, parameters, types, take);
     } finally {
       clearTimeout(timer);
@@ -164,22 +185,6 @@ export class DuckFile {
 
   async #quiet(): Promise<void> {
     while (this.#connections > 0) await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-
-  async #slot(): Promise<void> {
-    if (this.#reading < this.#settings.readsMax) {
-      this.#reading += 1;
-      return;
-    }
-    if (this.#waiting.length >= this.#settings.readsMax * 16) throw new SpamerError('overloaded', 'too many queries wait');
-    // The slot is handed over by `#release`, which leaves the count as it is.
-    await new Promise<void>((resolve) => this.#waiting.push(resolve));
-  }
-
-  #release(): void {
-    const next = this.#waiting.shift();
-    if (next !== undefined) next();
-    else this.#reading -= 1;
   }
 
   async #ready(): Promise<void> {

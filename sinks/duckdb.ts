@@ -23,7 +23,7 @@ export interface StoreSettings {
 
 /**
  * Both stores, as DuckDB files in `folder`. The thread that calls this owns the files: all writes and queries go through it (FACTS §1).
- * @throws SpamerError `data_locked`, `data_newer`, `data_damaged`, `store_failed`.
+ * @throws SpamerError `data_locked`, `data_newer`, `data_damaged`, `disk_full`, `store_failed`.
  */
 export async function openDuckDbStores(settings: StoreSettings): Promise<Stores> {
   await mkdir(settings.folder, { recursive: true, mode: 0o700 });

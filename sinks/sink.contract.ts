@@ -222,11 +222,12 @@ export function sinkContract(backend: string, open: OpenStores): void {
     assert.equal((await pmr.chunks({ patient: idOf(3) })).rows.length, 0);
   });
 
-  named('[LEDGER] a record that does not decode is set aside with its position and the stream goes on', async ({ analytics }) => {
+  named('[LEDGER] a record that does not decode is set aside with its position and the stream goes on', async ({ analytics }, t) => {
     const log = new MemoryLog(2);
     const bad = [Buffer.alloc(0), Buffer.from('garbage'), numericMessage([1]).subarray(0, 40), chunkMessage(1, 1, 1), numericMessage([Number.NaN]), runMessage([2 ** 31 - 1, 1])];
     for (const value of [numericMessage([1, 2]), ...bad, runMessage([1, 1, -5])]) log.add(1, value);
     const { sink, hints } = sinkOf(log, analytics, decodeAnalytics, 2);
+    t.after(() => sink.stop());
     sink.start();
     await until(() => sink.status().records === 8);
     await sink.stop();
@@ -237,7 +238,7 @@ export function sinkContract(backend: string, open: OpenStores): void {
     assert.deepEqual(hints.at(-1), [{ topic, partition: 0, offset: 0 }, { topic, partition: 1, offset: 8 }]);
   });
 
-  named('[ONCE] a store that fails after or before its commit is tried again, and nothing is doubled', async ({ pmr }) => {
+  named('[ONCE] a store that fails after or before its commit is tried again, and nothing is doubled', async ({ pmr }, t) => {
     const log = new MemoryLog(1);
     for (let second = 0; second < 300; second += 1) log.add(0, chunkMessage(1, second, 10));
     let calls = 0;
@@ -250,12 +251,61 @@ export function sinkContract(backend: string, open: OpenStores): void {
         if (calls % 3 === 2) throw new SpamerError('store_failed', 'after');
       },
     };
-    const { sink } = sinkOf(log, flaky, decodeChunk, 1, 10);
+    const { sink } = sinkOf(log, flaky, decodeChunk, 1, 20);
+    t.after(() => sink.stop());
     sink.start();
     await until(async () => (await pmr.offsets())[0]?.offset === 300);
     await until(() => sink.status().failing === null);
     await sink.stop();
     assert.deepEqual((await pmr.pmrCounts())[0], { device: idOf(101), code: 131329, samples: 3000 });
+  });
+
+  const buriedOf = async (analytics: AnalyticsStore): Promise<readonly string[]> => (await analytics.buried()).map(({ study, pseudonym, gone }) => `${study}/${pseudonym} ${gone}`).sort();
+  const rowsLeft = async (analytics: AnalyticsStore): Promise<readonly string[]> => {
+    const left: string[] = [];
+    for (const study of ['heart', 'other']) {
+      for (const row of [...(await analytics.numerics({ study })).rows, ...(await analytics.runs({ study })).rows]) left.push(`${row.study} ${row.pseudonym.slice(-1)} ${'value' in row ? row.value : row.samples.join()}`);
+    }
+    return left;
+  };
+
+  void test(`${backend}: [ERASED] a buried pseudonym has no row any more, what still comes of it is passed over, and what it took is told again and again`, async (t) => {
+    const { stores, folder } = await fresh(t);
+    const { analytics } = stores;
+    const elsewhere = { ...seriesOf(1), study: 'other' };
+    await analytics.write(batchOf([numeric(0, seriesOf(1), [60, 61]), run(1, seriesOf(1, {}, 131329), [1, 2, 3]), numeric(2, seriesOf(2), [70]), numeric(3, elsewhere, [80])], 0, 4));
+    const graves = [{ study: 'heart', pseudonym: idOf(1) }, { study: 'heart', pseudonym: idOf(9) }];
+    const took = [{ ...graves[0], rows: 3, samples: 5 }, { ...graves[1], rows: 0, samples: 0 }];
+    assert.deepEqual(await analytics.bury(graves), took);
+    assert.deepEqual(await rowsLeft(analytics), ['heart 2 70', 'other 1 80']);
+    const counts = [{ study: 'heart', pseudonym: idOf(2), code: 149530, samples: 1 }, { study: 'other', pseudonym: idOf(1), code: 149530, samples: 1 }];
+    assert.deepEqual(await analytics.analyticsCounts(), counts);
+    assert.deepEqual(new Set(await analytics.analyticsTotals()), new Set(counts));
+    assert.deepEqual((await analytics.datasets()).map(({ study, patients }) => [study, patients]), [['heart', 1], ['other', 1]]);
+    // A late batch, in the same series and in a new one; who was buried before anything came of them, too.
+    await analytics.write(batchOf([numeric(4, seriesOf(1), [62]), run(5, seriesOf(9), [4]), numeric(6, seriesOf(2), [71]), numeric(7, seriesOf(1, { ward: 'new' }), [63]), numeric(8, elsewhere, [81])], 4, 9));
+    assert.deepEqual(await analytics.offsets(), [{ topic, partition: 0, offset: 9 }]);
+    const left = ['heart 2 70', 'heart 2 71', 'other 1 80', 'other 1 81'];
+    assert.deepEqual(await rowsLeft(analytics), left);
+    assert.deepEqual(await analytics.bury(graves), took, 'what was passed over was never stored');
+    await stores.close();
+    const again = await open(folder);
+    t.after(() => again.close());
+    assert.deepEqual(await buriedOf(again.analytics), [`heart/${idOf(1)} true`, `heart/${idOf(9)} true`]);
+    await again.analytics.write(batchOf([run(9, seriesOf(1), [7]), numeric(10, seriesOf(2), [72])], 9, 11));
+    assert.deepEqual(await rowsLeft(again.analytics), [...left.slice(0, 2), 'heart 2 72', ...left.slice(2)]);
+    assert.deepEqual(await again.analytics.bury(graves), took);
+  });
+
+  named('[ERASED] a batch and a burial at once: whichever is first, nothing of the pseudonym is left', async ({ analytics }) => {
+    for (let round = 0; round < 6; round += 1) {
+      const of = seriesOf(round + 1);
+      const write = (): Promise<void> => analytics.write(batchOf([numeric(round, of, [60]), numeric(round, seriesOf(0), [round])], round, round + 1));
+      const bury = async (): Promise<void> => { await analytics.bury([{ study: of.study, pseudonym: of.pseudonym }]); };
+      await Promise.all(round % 2 === 0 ? [write(), bury()] : [bury(), write()]);
+    }
+    assert.deepEqual(await analytics.analyticsCounts(), [{ study: 'heart', pseudonym: idOf(0), code: 149530, samples: 6 }]);
+    assert.equal((await analytics.buried()).length, 6);
   });
 
   named('pages become Arrow streams with the same values', async ({ analytics }) => {

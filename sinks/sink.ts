@@ -62,6 +62,8 @@ export class Sink<Row> implements Part {
   readonly #parts: SinkParts<Row>;
   readonly #stop = new AbortController();
   #offsets: number[] | undefined;
+  /** Ends of a batch that the store had begun, by partition: it is gathered again as it was. Empty: none. */
+  #begun = new Map<number, number>();
   #hintOwed = true;
   #running: Promise<void> | undefined;
   #status = { records: 0, setAside: 0, commits: 0, lastCommitMs: 0, lastTimeUs: 0, failing: null as ErrorCode | null };
@@ -105,8 +107,13 @@ export class Sink<Row> implements Part {
     const offsets = (this.#offsets ??= await this.#resume());
     const began = this.#parts.clock.elapsedMs();
     const batch = await this.#gather(offsets);
+    if (batch.progress.length === 0 && this.#begun.size > 0) {
+      // The log no longer has that batch: on with what it has.
+      this.#begun = new Map();
+      return;
+    }
     if (batch.progress.length === 0) {
-      this.#status.failing = null;
+      this.#well();
       await this.#hint();
       await this.#wait(offsets);
       return;
@@ -119,10 +126,12 @@ export class Sink<Row> implements Part {
 
   async #resume(): Promise<number[]> {
     const offsets = new Array<number>(this.#settings.partitions).fill(0);
-    for (const { topic, partition, offset } of await this.#parts.store.offsets()) {
+    this.#begun = new Map();
+    for (const { topic, partition, offset, until } of await this.#parts.store.offsets()) {
       if (topic !== this.#settings.topic) continue;
       if (partition >= offsets.length) throw new SpamerError('config_invalid', 'the store knows more partitions than the topic has', { where: `${topic}/${partition}` });
       offsets[partition] = offset;
+      if (until !== undefined) this.#begun.set(partition, until);
     }
     this.#hintOwed = true;
     return offsets;
@@ -134,7 +143,7 @@ export class Sink<Row> implements Part {
     const setAside: SetAside[] = [];
     let [records, bytes, lastTimeUs] = [0, 0, 0];
     for (const [partition, from] of offsets.entries()) {
-      const read = await this.#read(partition, from);
+      const read = await this.#ofBatch(partition, from);
       for (const record of read) {
         this.#take(record, partition, rows, setAside);
         bytes += record.value.length;
@@ -145,6 +154,19 @@ export class Sink<Row> implements Part {
       if (last !== undefined) progress.push({ topic: this.#settings.topic, partition, from, offset: last.offset + 1 });
     }
     return { rows, progress, setAside, records, bytes, lastTimeUs };
+  }
+
+  /** Of a batch that was begun before, exactly its records: the same blocks then have the same rows. */
+  async #ofBatch(partition: number, from: number): Promise<readonly StoredRecord[]> {
+    if (this.#begun.size === 0) return await this.#read(partition, from);
+    const until = this.#begun.get(partition) ?? from;
+    const records: StoredRecord[] = [];
+    for (let next = from; next < until; ) {
+      const read = await this.#read(partition, next);
+      records.push(...read.filter(({ offset }) => offset < until));
+      next = (read.at(-1)?.offset ?? until) + 1;
+    }
+    return records;
   }
 
   async #read(partition: number, from: number): Promise<readonly StoredRecord[]> {
@@ -175,6 +197,8 @@ export class Sink<Row> implements Part {
   async #store(batch: Gathered<Row>, offsets: number[]): Promise<void> {
     const began = this.#parts.clock.elapsedMs();
     await this.#parts.store.write(batch);
+    this.#well();
+    this.#begun = new Map();
     for (const { partition, offset } of batch.progress) offsets[partition] = offset;
     this.#hintOwed = true;
     this.#status = {
@@ -207,6 +231,11 @@ export class Sink<Row> implements Part {
     } finally {
       woken.abort();
     }
+  }
+
+  #well(): void {
+    if (this.#status.failing !== null) this.#parts.journal.info('storing goes on', { stage: this.name });
+    this.#status.failing = null;
   }
 
   #failed(error: unknown): void {

@@ -26,13 +26,22 @@ export interface Batch<Row> {
   readonly setAside: readonly SetAside[];
 }
 
+/** Next offset of an input partition that a store has not yet stored whole. */
+export interface StoreOffset extends ConsumedOffset {
+  /**
+   * Where a batch ends that was begun and may be stored in part, of a store that writes without a transaction: the next batch is that one again,
+   * of the same partitions and with the same ends [ONCE].
+   */
+  readonly until?: number;
+}
+
 /** The writing side of a store. Called by one sink. */
 export interface RowStore<Row> {
   /** Next offset of each input partition that this store has not yet stored. */
-  offsets(): Promise<readonly ConsumedOffset[]>;
+  offsets(): Promise<readonly StoreOffset[]>;
   /**
-   * Stores rows, offsets and what was set aside in one durable transaction [ONCE].
-   * @throws SpamerError `store_failed` (nothing of it is stored, or all: ask `offsets()` before trying again),
+   * Stores rows, offsets and what was set aside, durably, and so that however often it is tried again each row is there once [ONCE].
+   * @throws SpamerError `store_failed`, `disk_full` (ask `offsets()` before trying again),
    *   `conflict` when `from` is not where the store stands.
    */
   write(batch: Batch<Row>): Promise<void>;

@@ -1,10 +1,13 @@
 import { generateKeyPairSync, randomBytes, randomUUID, sign, type KeyObject } from 'node:crypto';
-import { startIngest } from '../app/ingest.js';
+import { startIngest, type SealerSource } from '../app/ingest.js';
+import type { HeldKey } from '../app/keyring.js';
+import { Sealers } from '../app/sealers.js';
 import { topics } from '../app/topics.js';
 import { loadConfig, type SettingName } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
 import { micros, uuidText, type DeviceId, type PatientId } from '../core/ids.js';
 import { silentJournal } from '../core/journal.js';
+import { limits } from '../core/limits.js';
 import type { IngestServer } from '../ingest/server.js';
 import { openLmdbLog, type LmdbLog } from '../log/lmdb.js';
 import type { Writer } from '../log/log.js';
@@ -67,16 +70,19 @@ export class Door {
     return this.#server;
   }
 
-  async open(): Promise<IngestServer> {
+  /** @param seal in place of what seals; for measuring what that costs. */
+  async open(seal?: SealerSource): Promise<IngestServer> {
     const config = loadConfig({ environment: {}, cwd: this.#dir, overrides: { data_dir: this.#dir, ingest_port: 0, ...this.#settings } });
     const log = (this.#log = await openLmdbLog({ dir: this.#dir, topics: topics(config), logBytesMax: 2 ** 31, journal: silentJournal }));
     this.#writer = await log.writer('ingest', { thread: true });
     const policy = new PolicyEngine(readPolicyFiles());
+    const keyOf = (patient: PatientId): HeldKey => ({ patient, epoch: 1, secret: this.#secrets.get(patient) ?? Buffer.alloc(0) });
     const custodian = {
       deviceEntry: (device: DeviceId) => Promise.resolve(this.#entries.get(device) ?? null),
-      current: (patient: PatientId) => Promise.resolve({ patient, epoch: 1, secret: this.#secrets.get(patient) ?? Buffer.alloc(0) }),
+      current: (patient: PatientId) => Promise.resolve(keyOf(patient)),
+      sealing: (patient: PatientId) => Promise.resolve({ key: keyOf(patient), seals: limits.sealsReserved }),
     };
-    return (this.#server = await startIngest(config, this.#writer, custodian, policy, silentJournal));
+    return (this.#server = await startIngest(config, this.#writer, custodian, seal ?? new Sealers(custodian), policy, silentJournal, { admitted: () => Promise.resolve(), refused: () => undefined }));
   }
 
   async shut(): Promise<void> {

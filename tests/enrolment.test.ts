@@ -100,6 +100,21 @@ test('devices enrol by a code, replace their keys, and are barred at once', { ti
     open.socket.terminate();
   });
 
+  await t.test('[DENY] a device that enrols by its code, and one that replaces its key, has its entry', async () => {
+    const { devices } = await server.get<{ devices: Array<{ device: string }> }>('/v1/devices');
+    const found = async (name: string): Promise<Array<{ outcome: string; actor: { kind: string; id: string | null } }>> => {
+      const told = await cli(data, ['audit', 'search', '--action', name, '--json']);
+      assert.equal(told.code, 0, told.err);
+      return told.out.split('\n').filter(Boolean).map((line) => JSON.parse(line) as { outcome: string; actor: { kind: string; id: string | null } });
+    };
+    const enrolled = await found('device.enrol');
+    const replaced = await found('device.replace-key');
+    assert.ok(devices.length >= 2 && replaced.length >= 1);
+    for (const { actor } of [...enrolled, ...replaced]) assert.equal(actor.kind, 'device');
+    assert.ok(replaced.every(({ actor }) => devices.some(({ device }) => device === actor.id)));
+    for (const { device } of devices) assert.deepEqual(enrolled.filter(({ actor }) => actor.id === device).map(({ outcome }) => outcome), ['allow', 'done'], 'before the act and after it');
+  });
+
   await t.test('suspended and revoked take effect on an open connection within a second, and keep out', async () => {
     const key = JSON.parse(readFileSync(file, 'utf8')) as KeyFile;
     const set = async (state: string): Promise<void> => {

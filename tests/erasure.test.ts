@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
-import { createDecipheriv, createHmac, hkdfSync, randomInt, scryptSync } from 'node:crypto';
+import { createDecipheriv, createHmac, hkdfSync, scryptSync } from 'node:crypto';
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { Custodian } from '../app/custodian.js';
@@ -15,7 +14,7 @@ import { openLmdbLog } from '../log/lmdb.js';
 import { openPglite } from '../registry/postgres.js';
 import { decode, encodeBody } from '../schemas/codec.js';
 import { decodeFrameBodies } from '../schemas/frames.js';
-import { api, cli, startProgram, temporaryFolder, until } from './program.js';
+import { api, cli, freePort, startProgram, temporaryFolder, until } from './program.js';
 import { assertSame, endable, enrolPatient, openPolicy, readRecord, reconcile, seriesOfFrames, seriesOfSource, type Enrolled } from './record.js';
 import { unkept } from '../security/trail.fixture.js';
 
@@ -115,16 +114,6 @@ async function plunder(dir: string): Promise<Loot> {
   return { slots: new Map(slots.map(({ id, slot }) => [id, slot])), keys, sealed };
 }
 
-async function freePort(): Promise<number> {
-  for (;;) {
-    const port = 20_000 + randomInt(10_000);
-    const free = await new Promise<boolean>((resolve) => {
-      const server = createServer().once('error', () => resolve(false)).listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
-    });
-    if (free) return port;
-  }
-}
-
 test(`[ERASED] one of ${patients} patients is erased while all stream: to a thief with every file, the passphrase, the current keystore and an old backup nothing of that patient opens`, { timeout: 600_000 }, async (t) => {
   const folder = temporaryFolder('erasure');
   const [dir, backup] = [join(folder.dir, 'data'), join(folder.dir, 'backup')];
@@ -136,9 +125,12 @@ test(`[ERASED] one of ${patients} patients is erased while all stream: to a thie
   t.after(async () => { stopDevices.abort(); await program.kill(); folder.remove(); });
   let server = api(program, dir);
   const played = Array.from({ length: patients }, (_, index) => endable(synthetic({ seed: 100 + index })));
-  await server.post('/v1/studies', openPolicy('all', 2, [...new Set(played.flatMap(({ source }) => source.signals.map(({ code }) => code)))]));
+  const codes = [...new Set(played.flatMap(({ source }) => source.signals.map(({ code }) => code)))];
+  await server.post('/v1/studies', openPolicy('all', 2, codes));
+  const numeric = played.flatMap(({ source }) => source.signals).find(({ kind }) => kind === 'numeric') ?? assert.fail();
+  await server.post('/v1/studies', openPolicy('deleting', 2, [numeric.code], 'delete'));
   const enrolled: Enrolled[] = [];
-  for (let index = 0; index < patients; index++) enrolled.push(await enrolPatient(server, ['all']));
+  for (let index = 0; index < patients; index++) enrolled.push(await enrolPatient(server, ['all', 'deleting']));
   const startUs = (Date.now() - 24 * 3600_000) * 1000;
   const victim = enrolled[Math.floor(patients / 3)] as Enrolled;
   const stopVictim = new AbortController();
@@ -157,11 +149,20 @@ test(`[ERASED] one of ${patients} patients is erased while all stream: to a thie
   program = await startProgram(dir, { env, ...ports });
   server = api(program, dir);
 
+  const { token: researcher } = await server.post<{ token: string }>('/v1/tokens', { role: 'researcher', subject: 'researcher', expiresInS: 3600 });
+  const patientsOf = async (study: string): Promise<number> => {
+    const { signals } = await server.as(researcher).get<{ signals: ReadonlyArray<{ code: number; patients: number }> }>(`/v1/studies/${study}/signals`);
+    return signals.find(({ code }) => code === numeric.code)?.patients ?? 0;
+  };
   const before = await accepted(victim.device);
   await until('the victim streams on', async () => (await accepted(victim.device)) > before, 60_000);
-  const { token } = await server.post<{ token: string }>('/v1/tokens', { role: 'compliance', subject: 'officer', expiresInS: 600 });
+  await until('both studies have rows of every patient', async () => (await patientsOf('all')) === patients && (await patientsOf('deleting')) === patients, 60_000);
+  const added = await server.post<{ password: string }>('/v1/users', { login: 'officer', role: 'compliance' });
+  const { token } = await server.post<{ token: string }>('/v1/sign-in', { login: 'officer', password: added.password, newPassword: 'nine small ducks' });
+  const { token: alias } = await server.post<{ token: string }>('/v1/tokens', { role: 'compliance', subject: 'another name', expiresInS: 600 });
   const { erasure } = await server.post<{ erasure: string }>('/v1/erasures', { patient: victim.patient });
   await assert.rejects(server.post(`/v1/erasures/${erasure}/approve`, {}), /403/, 'not by the person who asked');
+  await assert.rejects(server.as(alias).post(`/v1/erasures/${erasure}/approve`, {}), /403/, 'nor by another token of that person');
   const watched = enrolled.filter(({ patient }) => patient !== victim.patient).slice(0, 3);
   const atErasure = await Promise.all(watched.map(({ device }) => accepted(device)));
   await server.as(token).post(`/v1/erasures/${erasure}/approve`, {});
@@ -175,6 +176,14 @@ test(`[ERASED] one of ${patients} patients is erased while all stream: to a thie
     const { balanced, channels } = await reconcile(server);
     return balanced && channels.every((row) => row.inFlight === 0);
   }, 120_000);
+  assert.deepEqual([await patientsOf('all'), await patientsOf('deleting')], [patients, patients - 1], 'rows of the one study are deleted, those of the other stay');
+  const lines = Object.fromEntries((await reconcile(server)).studies.map((line) => [line.study, line]));
+  const [unlinking, deleting] = [lines['all'] ?? assert.fail(), lines['deleting'] ?? assert.fail()];
+  assert.deepEqual([unlinking.balanced, unlinking.erased, unlinking.inFlight], [true, 0, 0]);
+  assert.ok(deleting.balanced && deleting.erased > 0 && deleting.inFlight === 0 && deleting.emitted === deleting.stored + deleting.erased, JSON.stringify(deleting));
+  // Every device came again after the stop, and each time it was let in is an entry.
+  const { rows: connections } = await server.as(token).get<{ rows: ReadonlyArray<{ outcome: string }> }>('/v1/audit/search?action=device.connect&limit=1000');
+  assert.ok(connections.filter(({ outcome }) => outcome === 'allow').length >= 2 * patients, `${connections.length} entries`);
   await assert.rejects(readRecord(server, victim.patient));
   for (const [index, { patient }] of enrolled.entries()) {
     if (patient === victim.patient) continue;
@@ -185,9 +194,14 @@ test(`[ERASED] one of ${patients} patients is erased while all stream: to a thie
   const key = await server.get('/v1/erasure-key');
   writeFileSync(join(folder.dir, 'cert'), certificate);
   writeFileSync(join(folder.dir, 'key'), JSON.stringify(key));
-  const verified = await cli(dir, ['erasure', 'verify', join(folder.dir, 'cert'), '--key', join(folder.dir, 'key'), '--json']);
+  const verify = (...more: string[]) => cli(dir, ['erasure', 'verify', join(folder.dir, 'cert'), '--key', join(folder.dir, 'key'), ...more]);
+  const verified = await verify('--json');
   assert.equal(verified.code, 0, verified.err);
-  const said = (JSON.parse(verified.out) as { certificate: { unreadable: { blocks: number; chunks: number } } }).certificate;
+  const said = (JSON.parse(verified.out) as { certificate: { unreadable: { blocks: number; chunks: number }; deleted: ReadonlyArray<{ study: string; rows: number; samples: number }> } }).certificate;
+  // What was still on its way when the rows were deleted was never stored, so it is erased and not among the rows deleted.
+  const [gone] = said.deleted;
+  assert.ok(said.deleted.length === 1 && gone?.study === 'deleting' && gone.rows > 0 && gone.rows === gone.samples && gone.samples <= deleting.erased, JSON.stringify([said.deleted, deleting]));
+  assert.match((await verify()).out, new RegExp(`study deleting: ${gone.rows} rows with ${gone.samples} samples deleted; the log may keep copies until \\d{4}-`));
   assert.equal(await program.stop(), 0);
 
   const nodes = nodesOf(join(dir, 'keystore.json'));
@@ -228,5 +242,5 @@ test(`[ERASED] one of ${patients} patients is erased while all stream: to a thie
   for (const { patient } of enrolled) if (patient !== victim.patient) assert.notEqual(await custodian.identity(patient as PatientId), null);
   await custodian.close();
   rmSync(backup, { recursive: true, force: true });
-  t.diagnostic(`${counts.opened} sealed things of ${patients - 1} patients opened, ${counts.shut} of the erased one did not; certificate: ${said.unreadable.blocks} blocks, ${said.unreadable.chunks} chunks`);
+  t.diagnostic(`${counts.opened} sealed things of ${patients - 1} patients opened, ${counts.shut} of the erased one did not; ${gone.rows} rows of a study deleted, ${deleting.erased - gone.samples} samples of it passed over; certificate: ${said.unreadable.blocks} blocks, ${said.unreadable.chunks} chunks`);
 });

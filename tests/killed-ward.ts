@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
-import { createServer } from 'node:net';
 import type { TestContext } from 'node:test';
 import { runDevice, type DeviceSummary } from '../device-emulator/device.js';
 import { synthetic } from '../device-emulator/synthetic.js';
-import { api, spawnProgram, temporaryFolder, until, type Api } from './program.js';
+import { api, type Api, freePort, spawnProgram, temporaryFolder, until } from './program.js';
 import { assertSame, endable, enrolPatient, openPolicy, readRecord, reconcile, seriesOfFrames, seriesOfSource, type Enrolled } from './record.js';
 
 const devices = 4;
@@ -12,7 +11,9 @@ type Spawned = ReturnType<typeof spawnProgram>;
 
 /** A few devices that send to a program which is killed and started again at the same place, and the proof that nothing was lost. */
 export class KilledWard {
-  readonly folder: string;
+  #folder: string;
+  /** Settings of every start. */
+  readonly #env: Record<string, string>;
   readonly #ports: { readonly httpPort: number; readonly ingestPort: number };
   /** How many times faster than real time the devices play. */
   readonly #speed: number;
@@ -23,8 +24,9 @@ export class KilledWard {
   #enrolled: readonly Enrolled[] = [];
   #running: ReadonlyArray<Promise<DeviceSummary>> = [];
 
-  private constructor(folder: string, ports: { readonly httpPort: number; readonly ingestPort: number }, seed: number, speed: number) {
-    this.folder = folder;
+  private constructor(folder: string, ports: { readonly httpPort: number; readonly ingestPort: number }, seed: number, speed: number, env: Record<string, string>) {
+    this.#folder = folder;
+    this.#env = env;
     this.#speed = speed;
     this.#ports = ports;
     this.#played = Array.from({ length: devices }, (_, index) => endable(synthetic({ seed: seed + index })));
@@ -32,9 +34,9 @@ export class KilledWard {
   }
 
   /** The program is on its first start when this returns. */
-  static async start(t: TestContext, name: string, seed: number, speed: number): Promise<KilledWard> {
+  static async start(t: TestContext, name: string, seed: number, speed: number, env: Record<string, string> = {}): Promise<KilledWard> {
     const folder = temporaryFolder(name);
-    const ward = new KilledWard(folder.dir, { httpPort: await freePort(), ingestPort: await freePort() }, seed, speed);
+    const ward = new KilledWard(folder.dir, { httpPort: await freePort(), ingestPort: await freePort() }, seed, speed, env);
     t.after(async () => {
       ward.#stopDevices.abort();
       await ward.#program.kill();
@@ -47,14 +49,37 @@ export class KilledWard {
     return this.#program;
   }
 
+  get folder(): string {
+    return this.#folder;
+  }
+
+  /** The program goes on at the same place with a copy of the data folder. */
+  moveTo(folder: string): void {
+    this.#folder = folder;
+  }
+
+  /** Registry and audit take writes again, without a restart of the program. */
+  async enrolAgain(): Promise<void> {
+    const end = Date.now() + 20_000;
+    for (;;) {
+      try {
+        await enrolPatient(await this.server());
+        return;
+      } catch (error) {
+        if (Date.now() > end || !/: 503 /.test((error as Error).message)) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+    }
+  }
+
   /** After a kill, or instead of one. */
-  async restart(): Promise<void> {
+  async restart(env: Record<string, string> = {}): Promise<void> {
     await this.#program.kill();
-    this.#program = this.#spawn();
+    this.#program = this.#spawn(env);
   }
 
   async server(): Promise<Api> {
-    return api({ http: (await this.#program.ready).http }, this.folder);
+    return api({ http: (await this.#program.ready).http }, this.#folder);
   }
 
   /** Devices send from here on, and go on over every restart. */
@@ -96,19 +121,9 @@ export class KilledWard {
     }
   }
 
-  #spawn(): Spawned {
-    return spawnProgram(this.folder, { ...this.#ports, env: { SPAMER_CHUNK_SECONDS: '1', SPAMER_LOG_LEVEL: 'error' } });
+  #spawn(env: Record<string, string> = {}): Spawned {
+    return spawnProgram(this.#folder, { ...this.#ports, env: { SPAMER_CHUNK_SECONDS: '1', SPAMER_LOG_LEVEL: 'error', ...this.#env, ...env } });
   }
 }
 
 const sumOf = (summaries: readonly DeviceSummary[], count: (summary: DeviceSummary) => number): number => summaries.reduce((sum, summary) => sum + count(summary), 0);
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer();
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
-    });
-  });
-}

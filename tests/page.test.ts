@@ -1,49 +1,9 @@
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { createServer, type AddressInfo } from 'node:net';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { demanded, startProgram, temporaryFolder, until, type Started } from './program.js';
+import { chromium, flags, playwright, type Browser, type Page } from './browser.js';
+import { demanded, freePort, type Started, startProgram, temporaryFolder, until } from './program.js';
 
-/** As much of playwright-core as is used here: it is no dependency of the program, so its types are not there either. */
-interface Cdp { on(event: string, heard: (data: { readonly encodedDataLength: number }) => void): void; send(method: string): Promise<unknown> }
-interface Page {
-  on(event: 'pageerror', heard: (error: Error) => void): void;
-  on(event: 'console', heard: (message: { type(): string; text(): string }) => void): void;
-  on(event: 'request', heard: (request: { url(): string }) => void): void;
-  goto(url: string): Promise<unknown>;
-  evaluate<T>(expression: string): Promise<T>;
-  setViewportSize(size: { readonly width: number; readonly height: number }): Promise<void>;
-  emulateMedia(media: { readonly colorScheme: 'dark' | 'light' }): Promise<void>;
-  screenshot(options: { readonly path: string }): Promise<unknown>;
-  readonly keyboard: { press(key: string): Promise<void> };
-  context(): { newCDPSession(page: Page): Promise<Cdp> };
-}
-interface Browser { newPage(options: object): Promise<Page>; close(): Promise<void> }
-interface Playwright { readonly chromium: { launch(options: object): Promise<Browser> } }
-
-const chromium = process.env['SPAMER_CHROMIUM'] ?? '/usr/bin/chromium';
-const flags = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 const transferMaxBytes = 300_000;
-
-function playwright(): Playwright | string {
-  if (!existsSync(chromium)) return `no browser at ${chromium}; SPAMER_CHROMIUM names another`;
-  const folder = fileURLToPath(new URL('../../tests/servers/', import.meta.url));
-  try {
-    return createRequire(`${folder}package.json`)('playwright-core') as Playwright;
-  } catch {
-    return 'playwright-core is missing: npm ci --prefix tests/servers';
-  }
-}
-
-/** Held until both are known, so that they differ. */
-async function freePorts(): Promise<[number, number]> {
-  const servers = [createServer(), createServer()] as const;
-  const ports = await Promise.all(servers.map((server) => new Promise<number>((resolve) => server.listen(0, '127.0.0.1', () => resolve((server.address() as AddressInfo).port)))));
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return [ports[0] ?? 0, ports[1] ?? 0];
-}
 
 /** What a page did wrong. While the server is down, failed requests are what must happen; nothing else is excused. */
 class Watch {
@@ -129,7 +89,7 @@ test('the page shows waves and a ledger that adds up, says when the server is go
     return;
   }
   const folder = temporaryFolder('page');
-  const [httpPort, ingestPort] = await freePorts();
+  const [httpPort, ingestPort] = [await freePort(), await freePort()];
   const start = (): Promise<Started> => startProgram(folder.dir, { command: 'demo', httpPort, ingestPort });
   let started: Started | undefined;
   let browser: Browser | undefined;
@@ -151,6 +111,10 @@ test('the page shows waves and a ledger that adds up, says when the server is go
     await started.stop();
     const notice = `(() => { const notice = document.getElementById('notice'); return notice.hidden ? '' : notice.textContent; })()`;
     await until('the notice that the server is gone', async () => (await page.evaluate<string>(notice)).startsWith('The server is gone.'), 15_000);
+    const live = `document.getElementById('live-state').textContent`;
+    await until('waves that are not called live any more', async () => /^last frame .*reconnecting$/.test(await page.evaluate<string>(live)), 10_000);
+    const colours = await page.evaluate<string[]>(`['.on-mark', '#ledger-line strong', '#connection'].map((part) => getComputedStyle(document.querySelector(part)).color)`);
+    assert.equal(new Set(colours).size, 1, `what is below does not look as if it were of now: ${colours.join(', ')}`);
     started = await start();
     await until('a page connected again', async () => (await page.evaluate<string>(`document.getElementById('connection').textContent`)) === 'connected');
     await until('live waves again', async () => (await page.evaluate<string>(`document.getElementById('live-state').textContent`)) === 'live', 20_000);

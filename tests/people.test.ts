@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { cli, startProgram, temporaryFolder } from './program.js';
+import { Secret } from 'otpauth';
+import { totpAt } from '../security/totp.js';
+import { cli, cliAsked, startProgram, temporaryFolder } from './program.js';
 
 interface Session { readonly token: string; readonly refreshToken: string; readonly user: string; readonly role: string }
 
@@ -48,6 +50,60 @@ test('the first administrator signs in with the one-time password, and lets othe
     assert.equal((await post('/v1/sign-in', { login: 'ada', password: reset.password })).body['code'], 'password_change_needed');
     const unknown = await cli(data, ['user', 'disable', 'nobody', '--json']);
     assert.deepEqual([unknown.code, unknown.out], [2, '']);
+  });
+
+  await t.test('a second factor by command: from then on sign-in wants its code', async () => {
+    const secretOf = (text: unknown): Uint8Array => Secret.fromBase32(String(text)).bytes;
+    let secret: Uint8Array = new Uint8Array();
+    const enrolled = await cliAsked(data, ['user', 'second-factor', '--login', 'admin'], ['seven small ducks'], (record) => {
+      if (record['secret'] === undefined) return null;
+      secret = secretOf(record['secret']);
+      return totpAt(secret, Date.now());
+    });
+    assert.equal(enrolled.code, 0, enrolled.err);
+    const recovery = enrolled.records[1]?.['recoveryCodes'] as string[];
+    assert.equal(recovery.length, 10);
+    const signIn = (code?: string): ReturnType<typeof post> => post('/v1/sign-in', { login: 'admin', password: 'seven small ducks', ...(code === undefined ? {} : { code }) });
+    assert.equal((await signIn()).status, 401);
+    // The present step was used to confirm; the one after it is taken too.
+    const next = totpAt(secret, Date.now() + 30_000);
+    assert.equal((await signIn(next)).status, 201);
+    assert.equal((await signIn(next)).status, 401, 'once');
+    const renewed = await cliAsked(data, ['user', 'second-factor', '--login', 'admin', '--new-recovery-codes'], ['seven small ducks', recovery[0] ?? '', recovery[1] ?? ''], () => null);
+    assert.equal(renewed.code, 0, renewed.err);
+    const fresh = renewed.records[0]?.['recoveryCodes'] as string[];
+    assert.equal((await signIn(recovery[2])).status, 401);
+    assert.equal((await signIn(fresh[2])).status, 201);
+    assert.equal((await cli(data, ['user', 'reset-second-factor', 'admin'])).code, 0);
+    assert.equal((await signIn()).status, 201);
+    assert.ok(!`${enrolled.err}${renewed.err}`.includes('ducks'), 'the password is not shown');
+  });
+
+  await t.test('a service account: registered, given tokens by its key, disabled at once, another key', async () => {
+    const at = (name: string): string => join(folder.dir, name);
+    const json = async <Value>(...args: string[]): Promise<Value> => {
+      const { code, out, err } = await cli(data, [...args, '--json']);
+      assert.equal(code, 0, err);
+      return JSON.parse(out) as Value;
+    };
+    const status = async (token: string): Promise<number> => (await fetch(new URL('/v1/status', program.http), { headers: { authorization: `Bearer ${token}` } })).status;
+    const added = await json<{ service: string; tokenEndpoint: string; keyFile: string }>('service', 'add', '--name', 'lab-import', '--role', 'engineer', '--study', 'ward', '--out', at('lab.key.json'));
+    assert.deepEqual([added.tokenEndpoint, statSync(at('lab.key.json')).mode & 0o777], [new URL('/v1/service-token', program.http).href, 0o600]);
+    const { token } = await json<{ token: string }>('service', 'token', '--key', at('lab.key.json'));
+    assert.equal(await status(token), 200);
+    assert.equal((await post('/v1/users', { login: 'eve', role: 'admin' }, token)).status, 403);
+    assert.deepEqual(await json('service', 'disable', 'lab-import'), { service: added.service, state: 'disabled' });
+    assert.equal(await status(token), 401, 'tokens of a disabled account end at once');
+    const refused = await cli(data, ['service', 'token', '--key', at('lab.key.json')]);
+    assert.deepEqual([refused.code, refused.out], [2, '']);
+    await json('service', 'enable', 'lab-import');
+    const next = await json<{ token: string }>('service', 'token', '--key', at('lab.key.json'));
+    await json('service', 'replace-key', 'lab-import', '--out', at('lab-2.key.json'));
+    assert.equal(await status(next.token), 401, 'and those that the old key proved');
+    const last = await json<{ token: string }>('service', 'token', '--key', at('lab-2.key.json'));
+    assert.equal(await status(last.token), 200);
+    const { services } = await json<{ services: Array<{ name: string; state: string; studies: string[] }> }>('service', 'list');
+    assert.deepEqual(services.map(({ name, state, studies }) => [name, state, studies]), [['lab-import', 'active', ['ward']]]);
   });
 
   await t.test('sockets are served while passwords are checked', async () => {

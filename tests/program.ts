@@ -2,11 +2,13 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { randomInt } from 'node:crypto';
+import { createServer } from 'node:net';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
 /** The whole program as a user starts it: a process of its own, spoken to over its ports only. */
-const main = fileURLToPath(new URL('../cli/main.js', import.meta.url));
+export const main = fileURLToPath(new URL('../cli/main.js', import.meta.url));
 
 export interface Started {
   readonly http: string;
@@ -82,7 +84,10 @@ function apiWith(started: { readonly http: string }, token: string): Api {
     as: (other) => apiWith(started, other),
     raw: (path) => request('GET', path),
     get: async <T>(path: string) => (await request('GET', path)).json() as Promise<T>,
-    post: async <T>(path: string, body: unknown) => (await request('POST', path, body)).json() as Promise<T>,
+    post: async <T>(path: string, body: unknown) => {
+      const response = await request('POST', path, body);
+      return (response.status === 204 ? null : await response.json()) as T;
+    },
   };
 }
 
@@ -98,6 +103,37 @@ export function cli(dataDir: string, args: readonly string[], env: Record<string
   });
 }
 
+/** The same of a command that asks: `first` answers its first questions, a line each, and each record that it prints is answered by `next`. */
+export function cliAsked(dataDir: string, args: readonly string[], first: readonly string[], next: (record: Readonly<Record<string, unknown>>) => string | null): Promise<{ readonly code: number | null; readonly records: ReadonlyArray<Readonly<Record<string, unknown>>>; readonly err: string }> {
+  return new Promise((resolve) => {
+    const child = spawn(process.execPath, [main, ...args, '--json'], { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, SPAMER_DATA_DIR: dataDir } });
+    const records: Array<Readonly<Record<string, unknown>>> = [];
+    let err = '';
+    child.stderr.on('data', (chunk: Buffer) => { err += chunk.toString(); });
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      const record = JSON.parse(line) as Record<string, unknown>;
+      records.push(record);
+      const answer = next(record);
+      if (answer === null) child.stdin.end();
+      else child.stdin.write(`${answer}\n`);
+    });
+    child.stdin.on('error', () => undefined);
+    child.stdin.write(first.map((line) => `${line}\n`).join(''));
+    child.once('close', (code) => resolve({ code, records, err }));
+  });
+}
+
+/** The same, whose reader has gone before the first line, as after `| head -1`. */
+export function cliUnread(dataDir: string, args: readonly string[]): Promise<{ readonly code: number | null; readonly err: string }> {
+  return new Promise((resolve) => {
+    const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, SPAMER_DATA_DIR: dataDir } });
+    let err = '';
+    child.stdout.destroy();
+    child.stderr.on('data', (chunk: Buffer) => { err += chunk.toString(); });
+    child.once('exit', (code) => resolve({ code, err }));
+  });
+}
+
 /** Waits until `done` answers true; bounded, and says what it waited for. */
 export async function until(what: string, done: () => Promise<boolean>, timeoutMs = 30_000): Promise<void> {
   const end = Date.now() + timeoutMs;
@@ -108,7 +144,26 @@ export async function until(what: string, done: () => Promise<boolean>, timeoutM
   throw new Error(`waited ${timeoutMs} ms for: ${what}`);
 }
 
+const portsGiven = new Set<number>();
+
+/**
+ * A port that is free, and different at each call. Outside the range of outgoing connections: clients knock on it while nobody listens,
+ * and a connection of theirs could else take it.
+ */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = 20_000 + randomInt(10_000);
+    if (portsGiven.has(port)) continue;
+    const free = await new Promise<boolean>((resolve) => {
+      const server = createServer().once('error', () => resolve(false)).listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+    });
+    if (!free) continue;
+    portsGiven.add(port);
+    return port;
+  }
+}
+
 /** Whether CI demands what a laptop may lack; then its absence is a failure and not a skip. */
-export function demanded(what: 'shared' | 'browser'): boolean {
+export function demanded(what: 'shared' | 'browser' | 'postgresql' | 'clickhouse' | 'kafka' | 'k6'): boolean {
   return (process.env['SPAMER_DEMAND'] ?? '').split(',').includes(what);
 }

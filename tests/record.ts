@@ -24,8 +24,8 @@ export async function enrolPatient(server: Api, studies: readonly string[] = [],
   return { device, patient, ...key };
 }
 
-export const openPolicy = (id: string, k: number, signals: readonly number[]): { readonly policy: string } => ({
-  policy: JSON.stringify({ id, title: id, claim: 'expert', signals, waveforms: true, dates: { rule: 'relative' }, attributes: [{}], k, minCell: 1 }),
+export const openPolicy = (id: string, k: number, signals: readonly number[], onErasure: 'unlink' | 'delete' = 'unlink'): { readonly policy: string } => ({
+  policy: JSON.stringify({ id, title: id, claim: 'expert', signals, waveforms: true, dates: { rule: 'relative' }, attributes: [{}], k, minCell: 1, onErasure }),
 });
 
 function add(series: Map<number, { times: number[]; values: number[] }>, code: number, time: number, value: number): void {
@@ -108,7 +108,8 @@ const maxTimeErrorUs = 1.5;
 
 export interface Reconciliation {
   readonly balanced: boolean;
-  readonly channels: ReadonlyArray<{ readonly device: string; readonly code: number; readonly accepted: number; readonly stored: number; readonly rejected: number; readonly held: number; readonly inFlight: number; readonly balanced: boolean }>;
+  readonly channels: ReadonlyArray<{ readonly device: string; readonly code: number; readonly accepted: number; readonly stored: number; readonly rejected: number; readonly held: number; readonly inFlight: number; readonly rejectedByReason: Readonly<Record<string, number>>; readonly balanced: boolean }>;
+  readonly studies: ReadonlyArray<{ readonly study: string; readonly emitted: number; readonly stored: number; readonly erased: number; readonly inFlight: number; readonly balanced: boolean }>;
 }
 
 export const reconcile = (server: Api): Promise<Reconciliation> => server.get<Reconciliation>('/v1/ledger/channels?full=true');

@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { createServer } from 'node:net';
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
 import { test } from 'node:test';
 import { runDevice } from '../device-emulator/device.js';
 import { generateDeviceKey } from '../device-emulator/key.js';
 import type { Piece, Source, SourceSignal } from '../device-emulator/source.js';
 import { signalOf } from '../schemas/signals.js';
-import { api, spawnProgram, temporaryFolder, until } from './program.js';
+import { api, freePort, type Api, spawnProgram, temporaryFolder, until } from './program.js';
 import { enrolPatient, openPolicy, reconcile, type Enrolled } from './record.js';
 
 const ecg = 131330;
@@ -145,15 +144,6 @@ function canarySource(wave: readonly number[], numeric: number, rejected: number
   };
 }
 
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
-    });
-  });
-}
-
 test('the searcher finds a planted canary in every encoding', () => {
   for (const needle of [...identity, ...heldNeedles, ...releasedNeedles]) {
     assert.ok(needle.bytes.length >= 7, `${needle.what} is long enough not to stand there by chance`);
@@ -169,23 +159,65 @@ test('the searcher finds a planted canary in every encoding', () => {
   assert.deepEqual(found(Buffer.alloc(4096, 7), [...identity, ...heldNeedles, ...releasedNeedles]), []);
 });
 
-/** What the API says when it is asked wrongly, with the canary in the question. */
-async function errorBodies(http: string, token: string): Promise<string> {
-  const ask = async (path: string, body?: unknown): Promise<string> => {
-    const response = await fetch(new URL(path, http), { method: body === undefined ? 'GET' : 'POST', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }, ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }) });
-    const text = await response.text();
-    assert.ok(response.status >= 400, `${path} was meant to fail, got ${response.status}`);
-    return text;
-  };
-  return (await Promise.all([
-    ask('/v1/patients', { attributes: { ...attributes, birthDate: `${attributes.birthDate}T` } }),
-    ask('/v1/patients', { attributes: { ...attributes, sex: attributes.name } }),
-    ask('/v1/patients', JSON.stringify({ attributes }).slice(0, -4)),
-    ask(`/v1/patients/${attributes.recordNumber}/record`),
-  ])).join('\n');
+test('the searcher finds what is planted in files: whichever, however deep, hidden, and at a file\'s very begin and end', (t) => {
+  const folder = temporaryFolder('planted');
+  t.after(() => folder.remove());
+  const all = [...identity, ...heldNeedles, ...releasedNeedles];
+  const places = ['data/log/ingest.mdb', 'data/stores/analytics.duckdb.wal', 'data/registry/base/1/1259', 'data/stores/analytics.duckdb', 'tmp/.hidden', 'tmp/core.1234'];
+  for (const [at, place] of places.entries()) {
+    mkdirSync(join(folder.dir, dirname(place)), { recursive: true });
+    // Each begins with another one, so that each encoding stands at some file's begin and at some file's end.
+    const turned = [...all.slice(at), ...all.slice(0, at)].map(({ bytes }) => bytes);
+    writeFileSync(join(folder.dir, place), Buffer.concat(turned.flatMap((bytes, index) => (index === 0 ? [bytes] : [Buffer.alloc(3, 0x2e), bytes]))));
+  }
+  const wanted = places.flatMap((place) => all.map(({ what }) => `${place}: ${what}`));
+  assert.deepEqual(new Set(hitsUnder(folder.dir, all)), new Set(wanted));
+  assert.deepEqual(new Set(hitsUnder(folder.dir, all, anonymous)), new Set(wanted.filter((hit) => !/^data\/stores\/analytics\.duckdb/.test(hit))), 'where released samples may be is left out, and nothing else');
+});
+
+interface Operation {
+  readonly parameters?: ReadonlyArray<{ readonly in: string; readonly name: string }>;
+  readonly requestBody?: object;
 }
 
-test('[SEALED] identity is nowhere, and samples only where a study released them: running, killed, shut down', { timeout: 120_000 }, async (t) => {
+/** Every route asked wrongly, with the canary in each part of the question: what is refused, and how much was. */
+async function errorBodies(http: string, token: string): Promise<{ readonly text: string; readonly refusals: number }> {
+  const { paths } = await (await fetch(new URL('/openapi.json', http))).json() as { paths: Record<string, Record<string, Operation>> };
+  const { name, recordNumber, birthDate } = attributes;
+  const bodies: readonly unknown[] = [
+    { attributes: { ...attributes, birthDate: `${birthDate}T` } }, { attributes: { ...attributes, sex: name } }, { [name]: recordNumber }, [recordNumber],
+    JSON.stringify({ attributes }).slice(0, -4), { patient: recordNumber, device: recordNumber, user: name, name, reason: 7, study: name, from: birthDate, attributes: name },
+  ];
+  const answers: string[] = [];
+  const ask = async (method: string, path: string, body?: unknown): Promise<void> => {
+    const headers = { authorization: `Bearer ${token}`, ...(body === undefined ? {} : { 'content-type': 'application/json' }) };
+    const payload = body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) };
+    const response = await fetch(new URL(path, http), { method: method.toUpperCase(), headers, ...payload, signal: AbortSignal.timeout(10_000) });
+    if (response.status >= 400) answers.push(`${method} ${path.split('?')[0] ?? ''} `.replaceAll(recordNumber, '…') + (await response.text()));
+    else await response.body?.cancel();
+  };
+  for (const [path, operations] of Object.entries(paths)) {
+    for (const [method, { parameters = [], requestBody }] of Object.entries(operations)) {
+      const query = new URLSearchParams(Object.fromEntries(parameters.filter((one) => one.in === 'query').map((one) => [one.name, name])));
+      query.append(recordNumber, birthDate);
+      const wrong = `${path.replace(/{\w+}/g, encodeURIComponent(recordNumber))}?${query.toString()}`;
+      for (const body of requestBody === undefined ? [undefined] : bodies) await ask(method, wrong, body);
+    }
+  }
+  return { text: answers.join('\n'), refusals: answers.length };
+}
+
+/** By two people. @returns the certificate */
+async function erase(server: Api, patient: string): Promise<string> {
+  const { password } = await server.post<{ password: string }>('/v1/users', { login: 'officer', role: 'compliance' });
+  const { token } = await server.post<{ token: string }>('/v1/sign-in', { login: 'officer', password, newPassword: 'nine small ducks' });
+  const { erasure } = await server.post<{ erasure: string }>('/v1/erasures', { patient });
+  await server.as(token).post(`/v1/erasures/${erasure}/approve`, {});
+  await until('the certificate', async () => (await server.get<{ state: string }>(`/v1/erasures/${erasure}`)).state === 'done', 60_000);
+  return (await server.get<{ certificate: string }>(`/v1/erasures/${erasure}`)).certificate;
+}
+
+test('[SEALED] identity is nowhere, and samples only where a study released them: running, killed, erased, shut down', { timeout: 240_000 }, async (t) => {
   const folder = temporaryFolder('sealed');
   const [dataDir, scratch] = [join(folder.dir, 'data'), join(folder.dir, 'tmp')];
   mkdirSync(scratch);
@@ -222,8 +254,10 @@ test('[SEALED] identity is nowhere, and samples only where a study released them
     assert.deepEqual(found(Buffer.from(program.stderr()), [...identity, ...heldNeedles, ...releasedNeedles]), [], `${when}: standard error`);
   };
   const searchAnswers = async (when: string): Promise<void> => {
-    const answers = `${await errorBodies(http, readFileSync(join(dataDir, 'admin.token'), 'utf8').trim())}\n${await (await server.raw('/metrics')).text()}`;
-    assert.deepEqual(found(Buffer.from(answers), [...identity, ...heldNeedles, ...releasedNeedles]), [], `${when}: errors and metrics`);
+    const { text, refusals } = await errorBodies(http, readFileSync(join(dataDir, 'admin.token'), 'utf8').trim());
+    t.diagnostic(`${when}: ${refusals} refusals, ${text.length} characters`);
+    assert.ok(refusals > 150, `${refusals} refusals`);
+    assert.deepEqual(found(Buffer.from(`${text}\n${await (await server.raw('/metrics')).text()}`), [...identity, ...heldNeedles, ...releasedNeedles]), [], `${when}: errors and metrics`);
   };
   const accepted = async (): Promise<number> => (await reconcile(server)).channels.reduce((sum, row) => sum + row.accepted, 0);
   await until('samples of all three', async () => (await accepted()) > 3 * 1200);
@@ -242,7 +276,10 @@ test('[SEALED] identity is nowhere, and samples only where a study released them
   const book = (device: string, code: number) => channels.find((row) => row.device === device && row.code === code);
   assert.deepEqual([book(held.device, ecg)?.held, book(held.device, heartRate)?.held, book(held.device, heartRate)?.rejected], [6000, 40, 10], 'held and rejected data was there to be found');
   await searchAnswers('restarted');
-  search('running');
+  await server.post(`/v1/patients/${held.patient}/keys/rotate`, {});
+  const certificate = await erase(server, held.patient);
+  assert.deepEqual(found(Buffer.from(`${certificate}\n${await (await server.raw('/v1/audit/export')).text()}`), [...identity, ...heldNeedles, ...releasedNeedles]), [], 'certificate and audit');
+  search('running, after a rotation and an erasure');
   assert.equal(await program.stop(), 0);
   search('shut down');
   assert.notDeepEqual(hitsUnder(folder.dir, releasedNeedles.filter(({ what }) => what.includes('wave')), (file) => !anonymous(file)), [], 'the searcher sees what a study did release, where it may be');

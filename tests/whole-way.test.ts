@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { generateKeyPairSync } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'node:test';
@@ -9,6 +10,7 @@ import type { Source } from '../device-emulator/source.js';
 import { openRecording } from '../device-emulator/open.js';
 import { demoFolder } from '../device-emulator/ward.js';
 import { openWfdb } from '../device-emulator/wfdb.js';
+import { openPart, seriesOfParts, type Part } from './portable.js';
 import { api, cli, demanded, startProgram, temporaryFolder, until } from './program.js';
 import { assertSame, enrolPatient, openPolicy, readRecord, reconcile, seriesOfFrames, seriesOfSource, type Enrolled, type Series } from './record.js';
 
@@ -120,7 +122,7 @@ test('[ONCE] recordings of several formats, gains and rates come out as they wen
   skip: hasShared || demanded('shared') ? false : `the wide recordings are absent (SPAMER_SHARED_DIR, default ../shared)`,
 }, () => play(wide));
 
-test('pmr export writes what the device measured', { timeout: 60_000 }, async (t) => {
+test('pmr export writes what the device measured', { timeout: 120_000 }, async (t) => {
   const folder = temporaryFolder('export');
   const program = await startProgram(folder.dir, { env: { SPAMER_CHUNK_SECONDS: '1' } });
   t.after(async () => { await program.stop(); folder.remove(); });
@@ -143,4 +145,70 @@ test('pmr export writes what the device measured', { timeout: 60_000 }, async (t
   const found = await seriesOfSource(read, startUs, read.durationUs ?? 0);
   const sequences = (series: Series): string[] => [...series.values()].map((one) => one.values.join(',')).sort();
   assert.deepEqual(sequences(found), sequences(wanted));
+
+  const pairs = { EC: generateKeyPairSync('ec', { namedCurve: 'P-256' }), RSA: generateKeyPairSync('rsa', { modulusLength: 2048 }) };
+  await t.test('encrypted to a key of the patient\'s it opens with another library, and is the same, with codes, units, times and gaps', async () => {
+    const keyFile = join(folder.dir, 'theirs.public.json');
+    writeFileSync(keyFile, JSON.stringify(pairs.RSA.publicKey.export({ format: 'jwk' })));
+    const handed = await cli(folder.dir, ['pmr', 'export', '--patient', enrolled.patient, '--format', 'jwe', '--key', keyFile, '--out', join(folder.dir, 'handed'), '--json']);
+    assert.equal(handed.code, 0, handed.err);
+    const jwes = (JSON.parse(handed.out) as { files: string[] }).files.map((file) => readFileSync(file, 'utf8'));
+    const parts = await Promise.all(jwes.map((jwe) => openPart(jwe, pairs.RSA.privateKey)));
+    assertSame(seriesOfParts(parts), wanted, 'handed over');
+    assert.ok(parts.every((part) => part.patient === enrolled.patient && part.unreadable.length === 0));
+    assert.deepEqual(parts.flatMap(({ gaps }) => gaps), [], 'this recording has no pause');
+    for (const code of wanted.keys()) assert.ok(parts[0]?.signals.some((signal) => signal.code === code && signal.name !== ''), `${code} is named`);
+    writeFileSync(keyFile, JSON.stringify(pairs.RSA.privateKey.export({ format: 'jwk' })));
+    const mistaken = await cli(folder.dir, ['pmr', 'export', '--patient', enrolled.patient, '--format', 'jwe', '--key', keyFile, '--out', join(folder.dir, 'mistaken')]);
+    assert.deepEqual([mistaken.code, /recipient_key_unfit/.test(mistaken.err), existsSync(join(folder.dir, 'mistaken'))], [2, true, false]);
+  });
+
+  const patient = await signedIn(program.http, server, { login: 'ada', role: 'patient', patients: [enrolled.patient] });
+  await t.test('the patient signs in and gets the same, part by part', async () => {
+    const key = pairs.EC.publicKey.export({ format: 'jwk' });
+    const parts: Part[] = [];
+    let cursor: string | null = null;
+    do {
+      const answer: { jwe: string; next: string | null } = await patient.api.post<{ jwe: string; next: string | null }>(`/v1/me/record${cursor === null ? '' : `?cursor=${encodeURIComponent(cursor)}`}`, { key });
+      parts.push(await openPart(answer.jwe, pairs.EC.privateKey));
+      assert.equal(parts.at(-1)?.place, cursor);
+      cursor = answer.next;
+    } while (cursor !== null);
+    assertSame(seriesOfParts(parts), wanted, 'taken');
+    // Half of it by time, to the sample.
+    const middle = startUs + (source.durationUs ?? 0) / 2;
+    const late = await openPart((await patient.api.post<{ jwe: string }>(`/v1/me/record?from=${middle}`, { key })).jwe, pairs.EC.privateKey);
+    assert.ok([...seriesOfParts([late]).values()].every(({ times }) => (times[0] ?? 0) >= middle));
+  });
+
+  await t.test('[DENY] the patient sees which clinician read the record, and who was refused; nobody else\'s patient sees it', async () => {
+    const other = await enrolPatient(server);
+    const user = async (login: string, role: string, patients?: readonly string[]): Promise<SignedIn> => signedIn(program.http, server, { login, role, ...(patients === undefined ? {} : { patients }) });
+    const [treats, stranger, another] = [await user('clara', 'clinician'), await user('carl', 'clinician'), await user('eve', 'patient', [other.patient])];
+    await server.post(`/v1/patients/${enrolled.patient}/relations`, { kind: 'person', holder: `user:${treats.user}` });
+    const record = `/v1/patients/${enrolled.patient}/record?limit=1`;
+    assert.equal((await treats.api.raw(record)).status, 200);
+    await assert.rejects(stranger.api.raw(record), /403/);
+
+    interface Accesses { readonly rows: ReadonlyArray<{ readonly action: string; readonly outcome: string; readonly actor: { readonly kind: string; readonly id: string | null }; readonly role: string | null }> }
+    const seen = (await patient.api.get<Accesses>('/v1/me/accesses')).rows.map(({ action, outcome, actor, role }) => [action, outcome, actor.kind, actor.id, role]);
+    assert.deepEqual(seen.slice(-2), [['patients.record.read', 'allow', 'user', treats.user, 'clinician'], ['patients.record.read', 'deny', 'user', stranger.user, 'clinician']]);
+    for (const action of ['patients.portable-record.create', 'me.record.create']) assert.ok(seen.some(([name, outcome]) => name === action && outcome === 'allow'), action);
+    assert.deepEqual((await another.api.get<Accesses>('/v1/me/accesses')).rows, []);
+    await assert.rejects(another.api.get(`/v1/me/accesses?patient=${enrolled.patient}`), /403/);
+    await assert.rejects(treats.api.get('/v1/me/accesses'), /403/);
+  });
 });
+
+interface SignedIn {
+  readonly user: string;
+  readonly api: ReturnType<typeof api>;
+}
+
+/** A new user who has changed the one-time password. */
+async function signedIn(http: string, server: ReturnType<typeof api>, made: { readonly login: string; readonly role: string; readonly patients?: readonly string[] }): Promise<SignedIn> {
+  const { user, password } = await server.post<{ user: string; password: string }>('/v1/users', made);
+  const answer = await fetch(new URL('/v1/sign-in', http), { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ login: made.login, password, newPassword: 'nine small ducks' }) });
+  assert.equal(answer.status, 201);
+  return { user, api: server.as(((await answer.json()) as { token: string }).token) };
+}

@@ -1,16 +1,31 @@
 import { SpamerError } from '../../core/errors.js';
 import { shortNameOf } from '../../device-emulator/signal-names.js';
-import type { DecodedFrame } from '../../schemas/frames.js';
+import { firstIndexAt, sampleTimeUs, type DecodedFrame } from '../../schemas/frames.js';
 import type { DeviceEvent, Numeric } from '../../schemas/types.js';
 
-/** Samples that follow each other; t0 in µs since the Unix epoch. */
+/** Samples that follow each other. */
 export interface Part {
+  /** Of sample 0 of the run that the device sent, µs since the Unix epoch. */
   readonly t0: number;
+  /** Index in that run of the first of `samples`: a run that is cut keeps the times of its samples to the microsecond. */
+  readonly first: number;
   readonly samples: Int32Array;
 }
 
-/** One wave with one period, scale and offset. A signal whose gain changed is several channels. */
+/** A frame, and whose it is where a patient has several devices. */
+export type DeviceFrame = DecodedFrame & { readonly device?: string };
+
+export interface Span {
+  readonly fromUs: number;
+  readonly toUs: number;
+}
+
+export type DeviceNumeric = Numeric & { readonly device: string };
+
+/** One wave of one device, with one period, scale and offset. A signal whose gain changed is several channels. */
 export interface Channel {
+  /** Empty where there is one only. */
+  readonly device: string;
   readonly code: number;
   readonly unit: number;
   readonly periodNs: number;
@@ -25,8 +40,8 @@ export interface Channel {
 export interface PatientRecord {
   readonly channels: readonly Channel[];
   /** By time. */
-  readonly numerics: readonly Numeric[];
-  readonly events: readonly DeviceEvent[];
+  readonly numerics: readonly DeviceNumeric[];
+  readonly events: ReadonlyArray<DeviceEvent & { readonly device: string }>;
 }
 
 export interface Exported {
@@ -42,19 +57,25 @@ export interface ExportPlace {
   readonly name: string;
 }
 
-export function collect(frames: Iterable<DecodedFrame>): PatientRecord {
+/** What of the frames stands within [fromUs, toUs), by device and signal. */
+export function collect(frames: Iterable<DeviceFrame>, span: Span = { fromUs: -Infinity, toUs: Infinity }): PatientRecord {
   const channels = new Map<string, { channel: Omit<Channel, 'parts'>; parts: Part[] }>();
-  const numerics: Numeric[] = [];
-  const events: DeviceEvent[] = [];
-  for (const frame of frames) {
-    for (const { code, unit, periodNs, scale, offset, t0, samples } of frame.waveforms) {
-      const key = [code, unit, periodNs, scale, offset].join('/');
+  const numerics: DeviceNumeric[] = [];
+  const events: Array<DeviceEvent & { device: string }> = [];
+  const inside = ({ time }: { time: number }): boolean => time >= span.fromUs && time < span.toUs;
+  for (const { device = '', ...frame } of frames) {
+    for (const wave of frame.waveforms) {
+      const first = firstIndexAt(wave, span.fromUs);
+      const samples = wave.samples.subarray(first, firstIndexAt(wave, span.toUs));
+      if (samples.length === 0) continue;
+      const { code, unit, periodNs, scale, offset, t0 } = wave;
+      const key = [device, code, unit, periodNs, scale, offset].join('/');
       let found = channels.get(key);
-      if (found === undefined) channels.set(key, found = { channel: { code, unit, periodNs, scale, offset, name: shortNameOf(code) }, parts: [] });
-      found.parts.push({ t0, samples });
+      if (found === undefined) channels.set(key, found = { channel: { device, code, unit, periodNs, scale, offset, name: shortNameOf(code) }, parts: [] });
+      found.parts.push({ t0, first, samples });
     }
-    numerics.push(...frame.numerics);
-    events.push(...frame.events);
+    for (const numeric of frame.numerics) if (inside(numeric)) numerics.push({ ...numeric, device });
+    for (const event of frame.events) if (inside(event)) events.push({ ...event, device });
   }
   return {
     channels: [...channels.values()].map(({ channel, parts }) => ({ ...channel, parts: parts.sort((a, b) => a.t0 - b.t0) })),
@@ -69,9 +90,12 @@ export function hzOf(periodNs: number): number {
   return whole > 0 && Math.round(1e9 / whole) === periodNs ? whole : 1e9 / periodNs;
 }
 
-export const firstTime = (channels: readonly Channel[]): number => channels.reduce((first, { parts }) => Math.min(first, parts[0]?.t0 ?? Infinity), Infinity);
+const startOf = ({ periodNs }: Channel, { t0, first }: Part): number => sampleTimeUs(t0, periodNs, first);
 
-const samplesMax = 200_000_000;
+export const firstTime = (channels: readonly Channel[]): number => channels.reduce((earliest, channel) => Math.min(earliest, ...channel.parts.slice(0, 1).map((part) => startOf(channel, part))), Infinity);
+
+/** Of one signal in one file. */
+export const samplesMax = 200_000_000;
 
 /** A channel laid out on the grid of its rate from `baseUs` on, with holes. */
 export interface Laid {
@@ -86,8 +110,8 @@ export interface Laid {
 export function layOut(channel: Channel, baseUs: number): Laid {
   const hz = hzOf(channel.periodNs);
   let offGridUs = 0;
-  const places = channel.parts.map(({ t0 }) => {
-    const exact = ((t0 - baseUs) * hz) / 1e6;
+  const places = channel.parts.map((part) => {
+    const exact = ((startOf(channel, part) - baseUs) * hz) / 1e6;
     const place = Math.round(exact);
     // A time is rounded to whole microseconds twice: where it was measured, and at the base.
     offGridUs = Math.max(offGridUs, (Math.abs(exact - place) * 1e6) / hz - 1);

@@ -8,7 +8,7 @@ import { SpamerError } from '../../core/errors.js';
 import { csvMappings, openCsv, type CsvMappingName } from '../../device-emulator/csv.js';
 import { openEdf } from '../../device-emulator/edf.js';
 import { cutFrames } from '../../device-emulator/framer.js';
-import { columnsSource, missingSample, periodNsOf, physical, sampleTimeUs, type Column, type Source } from '../../device-emulator/source.js';
+import { columnsSource, missingSample, periodNsOf, physical, sampleTimeUs, type Column, type Piece, type Source } from '../../device-emulator/source.js';
 import { demoFolder } from '../../device-emulator/ward.js';
 import { openWfdb } from '../../device-emulator/wfdb.js';
 import { decodeFrameBodies, encodeFrameBody, type DecodedFrame } from '../../schemas/frames.js';
@@ -136,6 +136,19 @@ test('the numbers of a BIDMC file come out of the reader as a person reads them'
   assert.deepEqual(first.map(({ signal, samples }) => physical(samples[0] ?? 0, oximeter.signals[signal]?.scale ?? 0, 0)), [97.4, 57, 1.54, 58, 34.39, 18]);
 });
 
+/** What is left of a piece without its samples at these indexes of the signal, [from, to). */
+function paused(piece: Piece, gaps: ReadonlyArray<readonly [from: number, to: number]>): Piece[] {
+  const kept: Piece[] = [];
+  let from = 0;
+  for (let at = 0; at <= piece.samples.length; at++) {
+    const index = piece.index + at;
+    if (at < piece.samples.length && !gaps.some(([begin, end]) => index >= begin && index < end)) continue;
+    if (at > from) kept.push({ ...piece, index: piece.index + from, samples: piece.samples.slice(from, at) });
+    from = at + 1;
+  }
+  return kept;
+}
+
 /** A source in memory with a gap, several rates, a baseline and wide samples. */
 function made(more: Partial<Column> = {}, gap = false): Source {
   const column = (code: number, unit: number, hz: number, wide: number): Column => ({
@@ -181,7 +194,41 @@ test('EDF+ export of a recording with whole gains is the same', { skip: absent }
   same(await readingsOf(again, again.startUs ?? NaN), await readingsOf(source, startUs), false);
 });
 
-test('EDF+ export refuses what it could only distort: wide samples, a gap of one signal, a gain beyond 8 characters', async (context) => {
+test('EDF+ export writes signals that pause at different times to files of their own, sample for sample and to the microsecond', async (context) => {
+  const folder = await temporary(context);
+  const whole = made();
+  // ECG pauses from 2.5 to 3.1 s and at its end, the pressure from 7.004 to 8 s: cut within frames, and off any grid of whole seconds.
+  const source: Source = { ...whole, read: async (from, to) => (await whole.read(from, to)).flatMap((piece) => paused(piece, piece.signal === 0 ? [[625, 775], [2400, 2500]] : [[875, 1000]])) };
+  const { files, notes } = await writeEdf(collect(await framesOf(source, 1)), { folder, name: 'out' });
+  assert.deepEqual(files.map((file) => file.slice(folder.length + 1)), ['out.edf', 'out_2.edf']);
+  assert.deepEqual(notes.map((note) => note.slice(0, 24)), ['out.edf has II', 'out_2.edf has ABP, which']);
+  const read = new Map<string, Reading[]>();
+  for (const file of files) {
+    const again = await openEdf(file);
+    for (const [key, readings] of await readingsOf(again, again.startUs ?? NaN)) read.set(key, readings);
+    assert.match((await readFile(file)).toString('latin1', 192, 236), /^EDF\+D/);
+  }
+  const wanted = await readingsOf(source, startUs);
+  assert.deepEqual([...wanted.values()].map(({ length }) => length), [2500 - 150 - 100, 1250 - 125]);
+  same(read, wanted, false);
+});
+
+test('EDF+ export: a signal that begins later, and one whose gain changed, have files of their own too', async (context) => {
+  const folder = await temporary(context);
+  const wave = (t0: number, scale: number, code: number, first: number) => ({ code, unit: 266418, t0, periodNs: 4_000_000, scale, offset: 0, samples: Int32Array.from({ length: 250 }, (_, at) => first + at) });
+  const frame = (seq: number, ...waveforms: Array<ReturnType<typeof wave>>): DecodedFrame => ({ epoch: 1, seq, sentAt: startUs, waveforms, numerics: [], events: [] });
+  // The second begins 1.3 ms later: that is another time, and stays one.
+  const frames = [frame(1, wave(startUs, 0.005, 131329, 0), wave(startUs + 1300, 0.005, 131330, 1000)), frame(2, wave(startUs + 1e6, 0.01, 131329, 500))];
+  const { files } = await writeEdf(collect(frames), { folder, name: 'out' });
+  const found = await Promise.all(files.map(async (file) => {
+    const again = await openEdf(file);
+    const [[key, readings] = ['', []]] = await readingsOf(again, again.startUs ?? NaN);
+    return [key.split('/')[0], readings.length, readings[0]?.timeUs, readings[0]?.sample, readings[0]?.scale];
+  }));
+  assert.deepEqual(found, [['131329', 250, startUs, 0, 0.005], ['131330', 250, startUs + 1300, 1000, 0.005], ['131329', 250, startUs + 1e6, 500, 0.01]]);
+});
+
+test('EDF+ export refuses what it could only distort: wide samples, a gain beyond 8 characters, a stretch that no data record divides', async (context) => {
   const folder = await temporary(context);
   const refused = async (source: Source, what: RegExp): Promise<void> => {
     const record = collect(await framesOf(source, 1));
@@ -189,8 +236,10 @@ test('EDF+ export refuses what it could only distort: wide samples, a gap of one
   };
   await refused(made({ samples: Int32Array.of(40_000, 1) }), /16 bits/);
   await refused(made({ scale: 1 / 2963.771_23, offset: 0 }), /8 characters/);
-  const half = made();
-  await refused({ ...half, read: async (from, to) => (await half.read(from, to)).filter(({ signal }) => signal === 0 || from < 5e6 || from >= 6e6) }, /missing/);
+  const odd = (hz: number): Source => columnsSource({ name: 'odd', columns: [{ code: 131330, unit: 266418, hz, periodNs: periodNsOf(hz), scale: 1 / 200, offset: 0, label: 'x', kind: 'wave', samples: Int32Array.of(1, 2, 3, 4, 5, 6, 7) }] });
+  await refused(odd(360), /--from and --to at whole seconds; use csv or wfdb/);
+  // A rate whose sample is a decimal of 8 characters has no such bound.
+  assert.equal((await writeEdf(collect(await framesOf(odd(64), 1)), { folder, name: 'out' })).files.length, 1);
 });
 
 test('CSV export has the exact decimals, and time, sample, unit and gaps', async (context) => {
@@ -208,4 +257,34 @@ test('CSV export has the exact decimals, and time, sample, unit and gaps', async
   const about = JSON.parse(await readFile(files.at(-1) ?? '', 'utf8')) as { channels: Array<{ ucum: string; samples: number }> };
   assert.deepEqual(about.channels.map(({ ucum, samples }) => [ucum, samples]), [['mV', 2000], ['mm[Hg]', 1000]]);
   assert.equal((await source.read(0, 1e9)).reduce((sum, { samples }) => sum + samples.length, 0), 2483);
+});
+
+test('two devices of one patient stay apart: in files of their own, and row by row', async (context) => {
+  const folder = await temporary(context);
+  const [frame] = await framesOf(made({ scale: 0.001, offset: 0 }), 1);
+  assert.ok(frame !== undefined);
+  const reading = { code: 147842, unit: 264864, time: startUs, value: 70 };
+  const record = collect([{ ...frame, numerics: [reading], device: 'bedside' }, { ...frame, numerics: [{ ...reading, value: 80 }], device: 'wrist' }]);
+  const { files } = await writeCsv(record, { folder, name: 'out' });
+  const about = JSON.parse(await readFile(files.at(-1) ?? '', 'utf8')) as { channels: Array<{ file: string; device: string; samples: number }> };
+  const samples = frame.waveforms[0]?.samples.length;
+  assert.deepEqual(about.channels.filter(({ file }) => file.includes('.II')).map(({ file, device, samples: count }) => [file, device, count]), [['out.II.csv', 'bedside', samples], ['out.II-2.csv', 'wrist', samples]]);
+  const numerics = (await readFile(join(folder, 'out.numerics.csv'), 'utf8')).trim().split('\n');
+  assert.deepEqual(numerics.slice(1).map((line) => line.split(',').slice(4)), [['70', 'bedside'], ['80', 'wrist']]);
+});
+
+test('a record cut at a time has the samples from there on, at the times that they have in the whole', async (context) => {
+  const folder = await temporary(context);
+  const linesOf = async (span?: { fromUs: number; toUs: number }): Promise<string[]> => {
+    // 300 Hz: no sample but every third stands on a whole microsecond.
+    const wave = { code: 131330, unit: 266418, t0: startUs, periodNs: 3_333_333, scale: 0.001, offset: 0, samples: Int32Array.from({ length: 900 }, (_, at) => at) };
+    const { files } = await writeCsv(collect([{ epoch: 1, seq: 1, sentAt: startUs, waveforms: [wave], numerics: [], events: [] }], span), { folder, name: 'out' });
+    return (await readFile(files[0] ?? '', 'utf8')).trim().split('\n').slice(1);
+  };
+  const whole = await linesOf();
+  const timeOf = (line: string | undefined): number => Number(line?.split(',')[0]);
+  for (const [first, end] of [[1, 4], [2, 899], [500, 501]] as const) {
+    assert.deepEqual(await linesOf({ fromUs: timeOf(whole[first]), toUs: timeOf(whole[end]) }), whole.slice(first, end));
+    assert.deepEqual(await linesOf({ fromUs: timeOf(whole[first - 1]) + 1, toUs: timeOf(whole[end - 1]) + 1 }), whole.slice(first, end));
+  }
 });

@@ -8,9 +8,8 @@ import { join } from 'node:path';
 import { SpamerError } from '../../core/errors.js';
 import { shortNameOf, unitNameOf } from '../../device-emulator/signal-names.js';
 import { formatOf, type Format } from '../../device-emulator/wfdb-formats.js';
-import type { Numeric } from '../../schemas/types.js';
 import { numericLines, writeLines } from './csv.js';
-import { firstTime, gainText, hzOf, layOut, type Channel, type Exported, type ExportPlace, type Laid, type PatientRecord } from './record.js';
+import { firstTime, gainText, hzOf, layOut, type Channel, type DeviceNumeric, type Exported, type ExportPlace, type Laid, type PatientRecord } from './record.js';
 
 /** @throws SpamerError `bad_request` (an offset that is no whole baseline), `conflict`, `too_large`, naming the signal. */
 export async function writeWfdb(record: PatientRecord, place: ExportPlace): Promise<Exported> {
@@ -117,7 +116,7 @@ function stamp(us: number): string {
 const rowsMax = 20_000_000;
 
 /** Regular numerics become a record; irregular ones a CSV file, since WFDB knows times only by rate. */
-async function writeNumerics(numerics: readonly Numeric[], { folder, name }: ExportPlace, notes: string[]): Promise<string[]> {
+async function writeNumerics(numerics: readonly DeviceNumeric[], { folder, name }: ExportPlace, notes: string[]): Promise<string[]> {
   const [first] = numerics;
   if (first === undefined) return [];
   const stepUs = stepOf(numerics);
@@ -130,7 +129,7 @@ async function writeNumerics(numerics: readonly Numeric[], { folder, name }: Exp
 }
 
 /** The step that all times are multiples of; null when there is none of sensible length. */
-function stepOf(numerics: readonly Numeric[]): number | null {
+function stepOf(numerics: readonly DeviceNumeric[]): number | null {
   const base = numerics[0]?.time ?? 0;
   let step = 0;
   for (const { time } of numerics) step = gcd(time - base, step);
@@ -139,11 +138,11 @@ function stepOf(numerics: readonly Numeric[]): number | null {
   return step >= 1000 && span / step <= rowsMax ? step : null;
 }
 
-function numericColumns(numerics: readonly Numeric[], base: number, stepUs: number): Line[] | null {
+function numericColumns(numerics: readonly DeviceNumeric[], base: number, stepUs: number): Line[] | null {
   const rows = Math.round(((numerics.at(-1)?.time ?? base) - base) / stepUs) + 1;
-  const series = new Map<string, Numeric[]>();
+  const series = new Map<string, DeviceNumeric[]>();
   for (const numeric of numerics) {
-    const key = `${numeric.code}/${numeric.unit}`;
+    const key = `${numeric.device}/${numeric.code}/${numeric.unit}`;
     const list = series.get(key);
     if (list === undefined) series.set(key, [numeric]);
     else list.push(numeric);
@@ -168,7 +167,7 @@ function numericColumns(numerics: readonly Numeric[], base: number, stepUs: numb
 }
 
 /** Decimals at which every value is a whole number of 32 bits; null when there are none. */
-function decimalsOf(numerics: readonly Numeric[]): number | null {
+function decimalsOf(numerics: readonly DeviceNumeric[]): number | null {
   for (let decimals = 0; decimals <= 9; decimals++) {
     const gain = 10 ** decimals;
     if (numerics.every(({ value }) => Math.abs(value * gain) < 2 ** 31 && Math.round(value * gain) / gain === value)) return decimals;

@@ -1,6 +1,6 @@
 import { open } from 'lmdb';
 import uWS from 'uWebSockets.js';
-import { encode } from '../schemas/codec.js';
+import { encode } from '../../schemas/codec.js';
 
 /**
  * The limit to compare with: uWebSockets and LMDB, group commit, each frame acked after its flush, and nothing else;

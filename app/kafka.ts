@@ -1,0 +1,86 @@
+import { readFileSync } from 'node:fs';
+import { createSecureContext } from 'node:tls';
+import type { Config } from '../core/config.js';
+import { SpamerError } from '../core/errors.js';
+import type { Journal } from '../core/journal.js';
+import type { ClientSettings } from '../log/kafka-client.js';
+import { Cluster, type KafkaSettings } from '../log/kafka-cluster.js';
+import { applyTopics, declaredTopics, type DeclaredTopic, type TopicFinding } from '../log/kafka-topics.js';
+import { openKafkaLog, writersOf } from '../log/kafka.js';
+import type { Log } from '../log/log.js';
+import { topics } from './topics.js';
+
+/** Writers without topics: how far the stores are, and whose log this is. */
+const extraWriters = ['sinks', 'owner'];
+
+export type OnKafka = Config & { readonly kafka_brokers: string };
+
+export const isOnKafka = (config: Config): config is OnKafka => config.kafka_brokers !== undefined;
+
+/** @throws SpamerError `config_invalid` for files that are not what they are named for. */
+export function kafkaOf(config: OnKafka): KafkaSettings {
+  return { brokers: config.kafka_brokers, prefix: config.kafka_topic_prefix, client: { ...protocolOf(config), ...userOf(config), ...certificatesOf(config) } };
+}
+
+function protocolOf({ kafka_tls: tls, kafka_user: user }: OnKafka): ClientSettings {
+  return { 'security.protocol': user === undefined ? (tls ? 'ssl' : 'plaintext') : tls ? 'sasl_ssl' : 'sasl_plaintext' };
+}
+
+function userOf({ kafka_user: user, kafka_password: password, kafka_sasl_mechanism: mechanism }: OnKafka): ClientSettings {
+  return user === undefined || password === undefined ? {} : { 'sasl.mechanisms': mechanism, 'sasl.username': user, 'sasl.password': password };
+}
+
+function certificatesOf({ kafka_tls_ca_file: ca, kafka_tls_cert_file: cert, kafka_tls_key_file: key }: OnKafka): ClientSettings {
+  if (ca !== undefined) check('kafka_tls_ca_file: must be a readable PEM file', ca, () => createSecureContext({ ca: readFileSync(ca) }));
+  if (cert !== undefined && key !== undefined) check('kafka_tls_cert_file and kafka_tls_key_file: must be readable PEM files that fit each other', cert, () => createSecureContext({ cert: readFileSync(cert), key: readFileSync(key) }));
+  return {
+    ...(ca === undefined ? {} : { 'ssl.ca.location': ca }),
+    ...(cert === undefined || key === undefined ? {} : { 'ssl.certificate.location': cert, 'ssl.key.location': key }),
+  };
+}
+
+function check(what: string, where: string, read: () => unknown): void {
+  try {
+    read();
+  } catch (cause) {
+    throw new SpamerError('config_invalid', what, { where, cause });
+  }
+}
+
+const replicationOf = ({ kafka_replication_factor: replicas, kafka_min_in_sync_replicas: minInSync }: OnKafka): { readonly replicas: number; readonly minInSync: number } => ({ replicas, minInSync });
+
+export interface AppliedTopics {
+  readonly findings: readonly TopicFinding[];
+  /** By their names in the cluster. */
+  readonly declared: readonly DeclaredTopic[];
+}
+
+/** Compares the topics of the cluster with those that the program declares, and makes what is missing (with `make`). */
+export async function applyConfiguredTopics(config: OnKafka, make: boolean): Promise<AppliedTopics> {
+  const settings = kafkaOf(config);
+  const declared = declaredTopics(topics(config), writersOf(topics(config), extraWriters), replicationOf(config));
+  const cluster = Cluster.open(settings);
+  try {
+    await cluster.ready();
+    const findings = await applyTopics(cluster, declared, replicationOf(config), { make, unreplicated: config.dangerously_ack_from_one_replica });
+    return { findings: findings.map((finding) => ({ ...finding, topic: cluster.name(finding.topic) })), declared: declared.map((topic) => ({ ...topic, name: cluster.name(topic.name) })) };
+  } finally {
+    cluster.close();
+  }
+}
+
+/** null: all are there and as declared, as far as the brokers tell. */
+export function faultOfTopics(findings: readonly TopicFinding[]): SpamerError | null {
+  const missing = findings.filter(({ kind }) => kind === 'missing');
+  if (missing.length > 0) return new SpamerError('config_invalid', `${missing.length === 1 ? 'a topic is' : `${missing.length} topics are`} not there; spamer topics apply makes ${missing.length === 1 ? 'it' : 'them'}`, { where: missing.map(({ topic }) => topic).join(', ') });
+  const drift = findings.filter((finding) => finding.kind === 'drift');
+  if (drift.length === 0) return null;
+  return new SpamerError('config_invalid', `topics are not as declared, and nothing changes them: set the program to what they are, or make them anew under another kafka_topic_prefix`, { where: drift.map(({ topic, setting, declared, found }) => `${topic}: ${setting} ${found}, declared ${declared}`).join('; ') });
+}
+
+/** The log of the configuration, on topics that are as declared. @throws SpamerError as they say. */
+export async function openConfiguredLog(config: OnKafka, journal: Journal, onLost: (error: SpamerError) => void): Promise<Log> {
+  const fault = faultOfTopics((await applyConfiguredTopics(config, false)).findings);
+  if (fault !== null) throw fault;
+  return openKafkaLog({ ...kafkaOf(config), topics: topics(config), extraWriters, journal, onLost });
+}

@@ -1,0 +1,65 @@
+import { randomUUID } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { SpamerError } from '../core/errors.js';
+import type { Log } from '../log/log.js';
+import { LockFile } from '../log/lock.js';
+
+/** State of the writer `owner`: key "folder", value the name of the data folder whose log this is. */
+const table = 'owner';
+const key = 'folder';
+
+interface Name {
+  readonly name: string;
+  /** Whether the log on the brokers has been told; from then on one that does not know it is another. */
+  readonly claimed: boolean;
+}
+
+const nameFile = (folder: string): string => join(folder, 'kafka.json');
+
+/** Whether this folder's log lies on Kafka. */
+export const isLogElsewhere = (folder: string): boolean => existsSync(nameFile(folder));
+
+/** One process uses a data folder, wherever its log lies. @throws SpamerError `data_locked` */
+export function lockFolder(folder: string): LockFile {
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const lock = LockFile.acquire(join(folder, 'process.lock'), 'process');
+  if (lock === null || lock === 'shared') throw new SpamerError('data_locked', 'another process has the log open', { where: folder });
+  return lock;
+}
+
+/**
+ * Binds the log on the brokers and the data folder to each other for ever: stores count on the log's offsets and keys open its records,
+ * so with another log, or an empty one, records would be passed over or stay shut.
+ * @throws SpamerError `config_invalid`
+ */
+export async function claimLog(log: Log, folder: string): Promise<void> {
+  const { name, claimed } = readName(folder);
+  const owner = (await log.stateScan('owner', table, key)).find((entry) => entry.key === key);
+  if (owner !== undefined && Buffer.from(owner.value).toString() !== name) throw new SpamerError('config_invalid', 'these topics hold the log of another data folder; choose another prefix', { where: 'kafka_topic_prefix' });
+  if (owner === undefined) {
+    if (claimed) throw new SpamerError('config_invalid', 'these topics are not those that hold the log of this data folder', { where: 'kafka_topic_prefix' });
+    // Of two folders that come at once the later opener fences the other, whose claim is then refused.
+    const writer = await log.writer('owner');
+    try {
+      if ((await writer.stateGet(table, key)) === null) await writer.commit({ records: [], state: [{ table, key, value: Buffer.from(name) }] });
+    } finally {
+      await writer.close();
+    }
+    return claimLog(log, folder);
+  }
+  if (!claimed) writeName(folder, { name, claimed: true });
+}
+
+function readName(folder: string): Name {
+  if (existsSync(nameFile(folder))) return JSON.parse(readFileSync(nameFile(folder), 'utf8')) as Name;
+  const name = { name: randomUUID(), claimed: false };
+  writeName(folder, name);
+  return name;
+}
+
+function writeName(folder: string, name: Name): void {
+  const file = nameFile(folder);
+  writeFileSync(`${file}.new`, JSON.stringify(name), { mode: 0o600, flush: true });
+  renameSync(`${file}.new`, file);
+}

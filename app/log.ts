@@ -1,0 +1,76 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { MessagePort } from 'node:worker_threads';
+import type { Config } from '../core/config.js';
+import { SpamerError } from '../core/errors.js';
+import type { Journal } from '../core/journal.js';
+import { openLmdbLog, type LmdbLog, type WriterOptions } from '../log/lmdb.js';
+import type { Log, Writer } from '../log/log.js';
+import { isOnKafka, type OnKafka } from './kafka.js';
+import { LogChild } from './log-child.js';
+import { remoteLog, serveLog } from './log-line.js';
+import { claimLog, isLogElsewhere, lockFolder } from './log-owner.js';
+import { line } from './thread.js';
+import { topics } from './topics.js';
+
+/** The log as the main thread has it. */
+export interface ProgramLog extends Omit<Log, 'writer'> {
+  writer(name: string, options?: WriterOptions): Promise<Writer>;
+}
+
+export interface OpenedLog {
+  readonly log: ProgramLog;
+  /** What one more thread is given so that it can open the log too (`openThreadLog`). */
+  readonly ports: () => Readonly<Record<string, MessagePort>>;
+}
+
+const folderOf = (config: Config): string => join(config.data_dir, 'log');
+
+/**
+ * The one place that chooses where the log lies: in the data folder, where every thread opens it by itself, or on Kafka.
+ * @param onLost nothing can be written any more: the program must end, and may start again.
+ */
+export async function openProgramLog(config: Config, journal: Journal, onLost: (error: SpamerError) => void): Promise<OpenedLog> {
+  const folder = folderOf(config);
+  if (isOnKafka(config)) {
+    if (existsSync(join(folder, 'ingest.mdb'))) throw new SpamerError('config_invalid', 'this data folder has its log in files, and what they hold would not be moved; start with a new data folder', { where: 'kafka_brokers' });
+    return openOnKafka(config, folder, onLost);
+  }
+  if (isLogElsewhere(folder)) throw new SpamerError('config_invalid', 'this data folder has its log on Kafka, and what that holds would not be moved', { where: 'kafka_brokers' });
+  return { log: await openFolder(config, journal), ports: () => ({}) };
+}
+
+/** The log as a worker thread opens it. @param port what the main thread gave it, if anything. */
+export async function openThreadLog(config: Config, journal: Journal, port: MessagePort | undefined): Promise<Log> {
+  return port === undefined ? openFolder(config, journal) : remoteLog(port, topics(config), async () => port.close());
+}
+
+function openFolder(config: Config, journal: Journal): Promise<LmdbLog> {
+  return openLmdbLog({ dir: folderOf(config), topics: topics(config), extraWriters: ['sinks'], logBytesMax: config.log_bytes_max, journal });
+}
+
+async function openOnKafka(config: OnKafka, folder: string, onLost: (error: SpamerError) => void): Promise<OpenedLog> {
+  const lock = lockFolder(folder);
+  const served: MessagePort[] = [];
+  let child: LogChild | undefined;
+  const close = async (): Promise<void> => {
+    for (const port of served) port.close();
+    await child?.stop();
+    lock.release();
+  };
+  try {
+    child = await LogChild.start(config, onLost);
+    const log = remoteLog(child.port, topics(config), close);
+    await claimLog(log, folder);
+    const ports = (): Readonly<Record<string, MessagePort>> => {
+      const { serving, calling } = line();
+      served.push(serving);
+      serveLog(serving, log);
+      return { log: calling };
+    };
+    return { log, ports };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}

@@ -1,0 +1,45 @@
+import { randomUUID } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Config } from '../core/config.js';
+import { SpamerError } from '../core/errors.js';
+import { openClickHouseStores } from '../sinks/clickhouse.js';
+import { clickHouseDefaults } from '../sinks/clickhouse-server.js';
+import { openDuckDbStores, type Stores } from '../sinks/duckdb.js';
+import { sinkDefaults } from '../sinks/sink.js';
+
+/** What one commit costs the store decides how much goes into one. */
+export const batchingOf = ({ clickhouse_url: url }: Pick<Config, 'clickhouse_url'>): { readonly batchMs: number } => ({ batchMs: url === undefined ? sinkDefaults.batchMs : 1000 });
+
+/** The stores of the configuration: on its ClickHouse server, or DuckDB files of the data folder. @throws SpamerError as they do. */
+export async function openStores(config: Config): Promise<Stores> {
+  const folder = join(config.data_dir, 'stores');
+  const { clickhouse_url: url, store_memory_mb: memoryMb } = config;
+  const onFiles = existsSync(join(folder, 'analytics.duckdb'));
+  if (url === undefined) {
+    // Files made beside would begin with what the log still holds, and miss what it has let go since the server has it [LEDGER].
+    if (!onFiles && existsSync(nameFile(folder))) {
+      throw new SpamerError('config_invalid', 'this data folder has its stores on ClickHouse, and what those hold would not be moved; set clickhouse_url again, or remove stores/log.name if nothing was ever stored there', { where: 'clickhouse_url' });
+    }
+    return await openDuckDbStores({ folder, analyticsMemoryMb: memoryMb, pmrMemoryMb: Math.max(64, memoryMb / 2) });
+  }
+  if (onFiles) {
+    throw new SpamerError('config_invalid', 'this data folder has its stores in DuckDB files, and what they hold would not be moved; start with a new data folder', { where: 'clickhouse_url' });
+  }
+  const reader = config.clickhouse_read_user === undefined ? {} : { reader: { user: config.clickhouse_read_user, password: config.clickhouse_read_password ?? '' } };
+  const stores = { ...clickHouseDefaults, url, database: config.clickhouse_database, user: config.clickhouse_user, password: config.clickhouse_password ?? '', ...reader };
+  return await openClickHouseStores(stores, logName(folder));
+}
+
+const nameFile = (folder: string): string => join(folder, 'log.name');
+
+/** Names the log of this data folder to a server that keeps what comes from it, for ever the same. */
+function logName(folder: string): string {
+  const file = nameFile(folder);
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  if (!existsSync(file)) {
+    writeFileSync(`${file}.new`, randomUUID(), { mode: 0o600, flush: true });
+    renameSync(`${file}.new`, file);
+  }
+  return readFileSync(file, 'utf8').trim();
+}

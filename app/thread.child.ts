@@ -1,0 +1,11 @@
+import { parentPort } from 'node:worker_threads';
+import { serve } from './rpc.js';
+
+/** The thread of `thread.test.ts`. */
+if (parentPort !== null) {
+  serve(parentPort, {
+    start: async () => undefined,
+    stop: async () => undefined,
+    standStill: async (ms: number) => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
+  });
+}

@@ -1,0 +1,2 @@
+/** The package is served as a file of this page: see scripts/build.mjs. */
+export { encode } from 'uqr';

@@ -1,0 +1,120 @@
+// A device as k6 plays it: signs its token, connects, sends frames within the window that Hello grants, watches its acks.
+import encoding from 'k6/encoding';
+import exec from 'k6/execution';
+import { Counter, Trend } from 'k6/metrics';
+import { WebSocket } from 'k6/websockets';
+import { encodeFrame, messageOf, parse } from './frames.js';
+
+export const metrics = {
+  connectMs: new Trend('connect_ms', true),
+  ackMs: new Trend('ack_ms', true),
+  sent: new Counter('frames_sent'),
+  acked: new Counter('frames_acked'),
+  samples: new Counter('samples_sent'),
+  refused: new Counter('frames_refused'),
+  disordered: new Counter('acks_out_of_order'),
+  lost: new Counter('frames_lost'),
+  closed: new Counter('closed_by_server'),
+  failed: new Counter('connections_failed'),
+};
+
+const text = (value) => encoding.b64encode(JSON.stringify(value), 'rawurl');
+
+export async function tokenOf({ device, key }) {
+  const iat = Math.floor(Date.now() / 1000);
+  const jti = `${device}-${exec.vu.idInTest}-${iat}-${Math.random()}`;
+  const data = `${text({ alg: 'ES256', typ: 'JWT', kid: device })}.${text({ iss: device, sub: device, aud: 'spamer-ingest', iat, exp: iat + 240, jti })}`;
+  const signer = await crypto.subtle.importKey('jwk', key, { name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign']);
+  const bytes = new Uint8Array(Array.from(data, (letter) => letter.charCodeAt(0)));
+  const signature = await crypto.subtle.sign({ name: 'ECDSA', hash: { name: 'SHA-256' } }, signer, bytes);
+  return `${data}.${encoding.b64encode(signature, 'rawurl')}`;
+}
+
+/**
+ * Streams until `endMs` (of this connection), then waits for the acks that are missing and closes. Resolves with whether all came.
+ * @param frame gives the fields of a frame by its seq.
+ * @param perS frames a second; Infinity: as many as the window lets out.
+ * @param abrupt closes at the end without waiting, as a device that loses its network.
+ */
+export async function stream({ url, device, frame, perS, endMs, samplesOf, onAnswer, abrupt = false }) {
+  const token = await tokenOf(device);
+  const opened = Date.now();
+  return new Promise((resolve) => {
+    const socket = new WebSocket(url, 'spamer.v1', { headers: { Authorization: `Bearer ${token}` } });
+    socket.binaryType = 'arraybuffer';
+    const sentAt = new Map();
+    let [epoch, next, acked, window, begun, over, ticking] = [1, 1, 0, 0, 0, false, null];
+    const finish = () => {
+      if (over) return;
+      over = true;
+      if (ticking !== null) clearInterval(ticking);
+      socket.close();
+    };
+    const pump = () => {
+      const elapsed = Date.now() - begun;
+      if (elapsed >= endMs) {
+        if (abrupt || acked === next - 1) finish();
+        return;
+      }
+      const due = perS === Infinity ? Infinity : first + Math.floor((elapsed / 1000) * perS) + 1;
+      const bodies = [];
+      while (next < due && next - 1 - acked < window && bodies.length < 64) {
+        const now = Date.now();
+        const fields = frame(next);
+        sentAt.set(next, now);
+        bodies.push(encodeFrame({ epoch, seq: next, sentAt: now * 1000, ...fields }));
+        metrics.samples.add(samplesOf(fields));
+        next += 1;
+      }
+      if (bodies.length === 0) return;
+      metrics.sent.add(bodies.length);
+      socket.send(messageOf(bodies).buffer);
+    };
+    let first = 1;
+    const answers = {
+      Hello: (hello) => {
+        metrics.connectMs.add(Date.now() - opened);
+        epoch = Math.max(1, hello.epoch);
+        first = hello.seq + 1;
+        [next, acked, window, begun] = [first, hello.seq, Math.min(hello.windowFrames, 64), Date.now()];
+        ticking = setInterval(pump, 20);
+        pump();
+      },
+      Ack: ({ seq }) => {
+        if (seq < acked || seq >= next) metrics.disordered.add(1);
+        const now = Date.now();
+        for (let at = acked + 1; at <= seq; at++) {
+          metrics.ackMs.add(now - (sentAt.get(at) || now));
+          sentAt.delete(at);
+        }
+        metrics.acked.add(Math.max(0, seq - acked));
+        acked = Math.max(acked, seq);
+        if (perS === Infinity || Date.now() - begun >= endMs) pump();
+      },
+      Nack: () => metrics.refused.add(1),
+      other: () => undefined,
+    };
+    socket.onmessage = ({ data }) => {
+      const said = parse(data);
+      answers[said.name](said);
+      if (onAnswer !== undefined) onAnswer(said);
+    };
+    socket.onclose = () => {
+      if (!over) metrics.closed.add(1);
+      over = true;
+      if (ticking !== null) clearInterval(ticking);
+      // What an abrupt end leaves unanswered is no loss: a device sends it again.
+      if (!abrupt) metrics.lost.add(next - 1 - acked);
+      resolve(acked === next - 1);
+    };
+    socket.onerror = ({ error }) => {
+      // k6 says an upgrade that was refused here only, without a close behind it.
+      console.error(`connection failed: ${error}`);
+      metrics.failed.add(1);
+      over = true;
+      if (ticking !== null) clearInterval(ticking);
+      metrics.lost.add(next - 1 - acked);
+      resolve(false);
+    };
+  });
+}

@@ -1,0 +1,66 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { compare } from './compare.js';
+import { pageOf } from './report-page.js';
+import { say } from './report.js';
+import { k6Missing, k6Program, runScenario, scenarios, scenarioServer } from './scenario.js';
+
+/**
+ * `npm run load -- report`: everything that is installed beside us in alternated rounds, as one HTML page and JSON.
+ * `npm run load -- SCENARIO`: devices and readers as k6 plays them; exit 1 where a threshold does not hold or the books don't balance.
+ */
+const usage = `usage: npm run load -- report [--frames N] [--rounds N] [--seconds N] [--out DIR]
+       npm run load -- ${scenarios.join('|')}|all [--devices N] [--seconds N]
+`;
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    frames: { type: 'string', default: '1000000' }, rounds: { type: 'string', default: '5' }, seconds: { type: 'string' }, out: { type: 'string', default: 'load-report' },
+    devices: { type: 'string', default: '50' },
+  },
+});
+
+function whole(name: string, text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1) misused(`--${name} is a positive whole number`);
+  return value;
+}
+
+function misused(what: string): never {
+  process.stderr.write(`${what}\n${usage}`);
+  process.exit(2);
+}
+
+async function report(): Promise<void> {
+  // Frames go a hundred a message too.
+  const frames = Math.ceil(whole('frames', values.frames) / 100) * 100;
+  const comparison = await compare({ frames, rounds: whole('rounds', values.rounds), latencySeconds: whole('seconds', values.seconds ?? '20') });
+  mkdirSync(values.out, { recursive: true });
+  writeFileSync(join(values.out, 'report.json'), `${JSON.stringify(comparison, null, 2)}\n`);
+  writeFileSync(join(values.out, 'report.html'), pageOf(comparison));
+  process.stdout.write(`${join(values.out, 'report.html')}\n`);
+}
+
+async function play(names: ReadonlyArray<(typeof scenarios)[number]>): Promise<void> {
+  if (k6Program() === null) misused(k6Missing);
+  const run = await scenarioServer();
+  try {
+    for (const scenario of names) {
+      // A soak is an hour unless it is told otherwise.
+      const seconds = whole('seconds', values.seconds ?? (scenario === 'soak' ? '3600' : '30'));
+      say(`${scenario}: ${values.devices} devices, ${seconds} s`);
+      if (!(await runScenario(run, { scenario, devices: whole('devices', values.devices), seconds }))) process.exitCode = 1;
+    }
+  } finally {
+    await run.end();
+  }
+}
+
+const [asked, ...more] = positionals;
+const known = scenarios.find((name) => name === asked);
+if (more.length > 0) misused('one at a time');
+else if (asked === 'report') await report();
+else if (asked === 'all') await play(scenarios);
+else if (known !== undefined) await play([known]);
+else misused(asked === undefined ? 'what shall be run?' : 'there is no such scenario');

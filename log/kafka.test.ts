@@ -1,0 +1,127 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { SpamerError, type ErrorCode } from '../core/errors.js';
+import { silentJournal } from '../core/journal.js';
+import { kafkaMissing, startKafka, type KafkaServers } from '../tests/kafka.js';
+import { Cluster } from './kafka-cluster.js';
+import { applyTopics, declaredTopics } from './kafka-topics.js';
+import { openKafkaLog, writersOf } from './kafka.js';
+import { contractExtraWriters, contractRecord, contractTopics, logContract } from './log.contract.js';
+import type { Log } from './log.js';
+
+const demanded = (process.env['SPAMER_DEMAND'] ?? '').split(',').includes('kafka');
+const skip = demanded ? false : (kafkaMissing() ?? false);
+const alone = { replicas: 1, minInSync: 1 };
+const all = { maxRecords: 1_000_000, maxBytes: 2 ** 31 };
+const refused = (code: ErrorCode) => (error: unknown): boolean => error instanceof SpamerError && error.code === code;
+let servers: KafkaServers;
+
+describe('the log on a real Apache Kafka', { skip }, () => {
+  before(async () => { servers = await startKafka(); });
+  after(() => servers?.discard());
+  logContract('Kafka', contractSubject);
+  faults();
+});
+
+const openOn = (prefix: string, onLost?: (error: SpamerError) => void): Promise<Log> => openKafkaLog({ brokers: servers.brokers, prefix, topics: contractTopics, extraWriters: contractExtraWriters, journal: silentJournal, ...(onLost === undefined ? {} : { onLost }) });
+
+/** Topics of a prefix of their own. */
+async function made(): Promise<string> {
+  const prefix = `${randomUUID()}.`;
+  const cluster = Cluster.open({ brokers: servers.brokers, prefix });
+  try {
+    await applyTopics(cluster, declaredTopics(contractTopics, writersOf(contractTopics, contractExtraWriters), alone), alone, { make: true, unreplicated: true });
+  } finally {
+    cluster.close();
+  }
+  return prefix;
+}
+
+async function contractSubject(): Promise<{ log: Log; reopen: () => Promise<Log>; discard: () => Promise<void> }> {
+  const prefix = await made();
+  let current = await openOn(prefix);
+  const log = current;
+  return {
+    log,
+    reopen: async () => {
+      await current.close();
+      return (current = await openOn(prefix));
+    },
+    discard: () => current.close(),
+  };
+}
+
+function faults(): void {
+  it('[ONCE] whoever opens a writer last has it; the one before is refused and says that it is lost', async () => {
+    const prefix = await made();
+    const lost: SpamerError[] = [];
+    const [first, second] = await Promise.all([openOn(prefix, (error) => lost.push(error)), openOn(prefix)]);
+    try {
+      const zombie = await first.writer('source');
+      await zombie.commit({ records: [contractRecord('0')] });
+      const heir = await second.writer('source');
+      await assert.rejects(zombie.commit({ records: [contractRecord('never')], state: [{ table: 't', key: 'k', value: Buffer.of(1) }] }), refused('log_failed'));
+      await assert.rejects(zombie.commit({ records: [contractRecord('never')] }), refused('log_failed'));
+      assert.equal(lost.length, 1);
+      assert.deepEqual(await heir.commit({ records: [contractRecord('1')] }), [1]);
+      assert.deepEqual((await second.read('input', 0, 0, all)).map(({ value }) => Buffer.from(value).toString()), ['0', '1']);
+      assert.equal(await heir.stateGet('t', 'k'), null);
+    } finally {
+      await Promise.all([first.close(), second.close()]);
+    }
+  });
+
+  it('[DURABLE] [ONCE] a broker killed in the middle of commits loses and doubles none that was answered', async () => {
+    const prefix = await made();
+    const log = await openOn(prefix);
+    const alive = setInterval(() => undefined, 1000);
+    try {
+      const writer = await log.writer('source');
+      let asked = 0;
+      let stop = false;
+      const answered: Array<{ value: number; offset: number }> = [];
+      const load = (async () => {
+        while (!stop) {
+          const value = asked++;
+          const [offset = -1] = await writer.commit({ records: [contractRecord(String(value))], state: [{ table: 't', key: 'last', value: Buffer.from(String(value)) }] });
+          answered.push({ value, offset });
+        }
+      })();
+      for (let kill = 0; kill < 3; kill++) {
+        const before = answered.length;
+        while (answered.length < before + 5) await sleep(20);
+        await sleep(Math.random() * 60);
+        await servers.kill();
+        await servers.start();
+      }
+      const before = answered.length;
+      while (answered.length < before + 5) await sleep(20);
+      stop = true;
+      await load;
+      const stored = await log.read('input', 0, 0, all);
+      assert.deepEqual(stored.map(({ value }) => Number(Buffer.from(value).toString())), Array.from({ length: asked }, (_, i) => i));
+      assert.deepEqual(answered.map(({ offset }) => offset), Array.from({ length: asked }, (_, i) => i));
+      assert.equal(Buffer.from((await writer.stateGet('t', 'last')) ?? []).toString(), String(asked - 1));
+    } finally {
+      clearInterval(alive);
+      await log.close();
+    }
+  });
+
+  it('topics that are not made, too few partitions, and acks from one memory are told', async () => {
+    await assert.rejects(openOn(`${randomUUID()}.`), refused('not_found'));
+    const prefix = await made();
+    const cluster = Cluster.open({ brokers: servers.brokers, prefix });
+    try {
+      const wider = contractTopics.map((topic) => ({ ...topic, partitions: topic.name === 'kept' ? 3 : topic.partitions }));
+      const declared = declaredTopics(wider, writersOf(wider, contractExtraWriters), alone);
+      const findings = await applyTopics(cluster, declared, alone, { make: false, unreplicated: true });
+      assert.deepEqual(findings.filter(({ kind }) => kind !== 'as declared'), [{ topic: 'kept', kind: 'drift', setting: 'partitions', declared: 3, found: 1 }]);
+      await assert.rejects(applyTopics(cluster, declared, alone, { make: true, unreplicated: false }), refused('config_invalid'));
+    } finally {
+      cluster.close();
+    }
+  });
+}

@@ -1,0 +1,199 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { Ajv, type AnySchema } from 'ajv';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import { parse, parseAllDocuments } from 'yaml';
+import { loadConfig, settingNames } from '../core/config.js';
+import { Metrics } from '../query/metrics.js';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const text = (file: string): string => readFileSync(join(root, file), 'utf8');
+const schemaOf = (file: string): AnySchema => JSON.parse(text(`tests/schemas/${file}`)) as AnySchema;
+const composeFiles = ['compose.yaml', 'compose.tls.yaml'];
+const manifest = 'deploy/kubernetes/spamer.yaml';
+
+interface Service {
+  readonly image?: string;
+  readonly command?: readonly string[];
+  readonly environment?: Readonly<Record<string, string>>;
+  readonly ports?: readonly string[];
+  readonly volumes?: readonly string[];
+  readonly secrets?: readonly string[];
+  readonly networks?: readonly string[];
+  readonly [name: string]: unknown;
+}
+interface Compose {
+  readonly services: Readonly<Record<string, Service>>;
+  readonly networks: Readonly<Record<string, { readonly internal?: boolean }>>;
+  readonly secrets: Readonly<Record<string, { readonly file: string }>>;
+}
+
+/** With merge keys, and Compose's own tags passed over, as Compose itself reads it. */
+const composeOf = (file: string): Compose => parse(text(file), { merge: true, customTags: [{ tag: '!override', collection: 'seq', resolve: (value) => value }] }) as Compose;
+const compose = composeOf('compose.yaml');
+const services = Object.entries(compose.services);
+const ours = ['spamer', 'topics'];
+/** `${NAME:-default}` as it is without an .env. */
+const withDefaults = (value: string): string => value.replace(/\$\{\w+:-([^}]*)\}/g, '$1');
+
+function assertValid(validate: { (value: unknown): unknown; errors?: unknown }, value: unknown, what: string): void {
+  assert.ok(validate(value), `${what}: ${JSON.stringify(validate.errors, null, 1)}`);
+}
+
+test('the compose files are what the Compose specification says, and the check sees a slip', () => {
+  const ajv = new Ajv2020({ strict: false, allErrors: true, validateFormats: false });
+  const validate = ajv.compile(schemaOf('compose-spec.json'));
+  for (const file of composeFiles) assertValid(validate, composeOf(file), file);
+  assert.equal(validate({ ...compose, services: { ...compose.services, spamer: { ...compose.services['spamer'], read_onyl: true } } }), false);
+});
+
+test('the Kubernetes manifests are what its API takes, strictly, and hold one process', () => {
+  const ajv = new Ajv({ strict: false, allErrors: true, validateFormats: false });
+  ajv.addSchema(schemaOf('kubernetes.json'), 'api');
+  const group: Readonly<Record<string, string>> = { v1: 'core.v1', 'apps/v1': 'apps.v1', 'networking.k8s.io/v1': 'networking.v1' };
+  const documents = parseAllDocuments(text(manifest), { merge: true }).map((document) => document.toJS() as { apiVersion: string; kind: string; spec?: { replicas?: number } });
+  assert.deepEqual(documents.map(({ kind }) => kind), ['ServiceAccount', 'Service', 'Service', 'StatefulSet', 'NetworkPolicy']);
+  for (const document of documents) {
+    const validate = ajv.getSchema(`api#/$defs/io.k8s.api.${group[document.apiVersion] ?? ''}.${document.kind}`);
+    assert.ok(validate, document.kind);
+    assertValid(validate, document, document.kind);
+    assert.ok(!validate({ ...document, spec: { ...document.spec, replcas: 2 } }), `${document.kind}: the check sees a slip`);
+  }
+  assert.equal(documents[3]?.spec?.replicas, 1);
+});
+
+test('every image is pinned by version', () => {
+  const images = [
+    ...services.flatMap(([, { image }]) => (image === undefined ? [] : [image])),
+    ...[...text('Dockerfile').matchAll(/^FROM (\S+)/gm)].map(([, image = '']) => image),
+    ...[...text(manifest).matchAll(/image: (\S+)/g)].map(([, image = '']) => image),
+  ];
+  assert.ok(images.length >= 14, images.join());
+  for (const image of images) assert.match(image, /^[\w./-]+:v?\d+\.\d+(?:\.\d+){0,2}(?:-[a-z-]+)?$/, image);
+  const version = (JSON.parse(text('package.json')) as { version: string }).version;
+  for (const image of images.filter((each) => /(?:^|\/)spamer:/.test(each))) assert.ok(image.endsWith(`:${version}`), image);
+});
+
+test('no secret stands in a file: those of the program come from files that init makes, and are kept out of repository and image', () => {
+  const names = new Set(settingNames());
+  const secrets = [...names].filter((name) => names.has(`${name}_file`));
+  assert.ok(secrets.includes('passphrase') && secrets.includes('registry_url'), secrets.join());
+  for (const file of [...composeFiles, manifest, 'Dockerfile']) {
+    for (const secret of secrets) assert.ok(!new RegExp(`SPAMER_${secret.toUpperCase()}\\b(?!_FILE)`).test(text(file)), `${file}: ${secret}`);
+  }
+  for (const [name, { environment = {}, command = [] }] of services) {
+    for (const [variable, value] of Object.entries(environment)) {
+      if (/PASS|SECRET|TOKEN|KEY/i.test(variable)) assert.match(value, /^\/run\/secrets\/\w+$/, `${name}: ${variable}`);
+      assert.doesNotMatch(value, /:\/\/[^/\s]*:[^/\s]*@/, `${name}: ${variable}`);
+    }
+    assert.ok(!command.some((word) => /password=|passwd|secret/i.test(word)), name);
+  }
+  for (const ignored of ['.gitignore', '.dockerignore']) assert.match(text(ignored), /^\/?secrets\/?$/m, ignored);
+  for (const { file } of [...Object.values(compose.secrets), ...Object.values(composeOf('compose.tls.yaml').secrets)]) assert.match(file, /^\.\/secrets\/[\w.]+$/);
+  for (const [name, { secrets: used = [] }] of services) for (const secret of used) assert.ok(secret in compose.secrets, `${name}: ${secret}`);
+});
+
+test('every setting that is given to the program is one that it knows, and every secret file one that is mounted', () => {
+  const known = new Set(settingNames().map((name) => `SPAMER_${name.toUpperCase()}`));
+  for (const file of [...composeFiles, manifest, 'Dockerfile', 'deploy/healthy.mjs']) {
+    const used = [...text(file).matchAll(/SPAMER_[A-Z_]+/g)].map(([name]) => name);
+    assert.ok(used.length > 0, file);
+    for (const name of used) assert.ok(known.has(name), `${file}: ${name}`);
+  }
+  for (const name of ours) {
+    const { environment = {}, secrets = [] } = compose.services[name] ?? {};
+    for (const [variable, value] of Object.entries(environment)) {
+      const mounted = /^\/run\/secrets\/(\w+)$/.exec(value)?.[1];
+      if (mounted !== undefined) assert.ok(secrets.includes(mounted), `${name}: ${variable}`);
+    }
+    // Together they contradict nothing, with one broker and with three.
+    const given = Object.fromEntries(Object.entries(environment).filter(([variable]) => !variable.endsWith('_FILE')).map(([variable, value]) => [variable, withDefaults(value)]));
+    assert.equal(loadConfig({ environment: given, cwd: '/' }).kafka_min_in_sync_replicas, 1);
+    const three = { ...given, SPAMER_KAFKA_REPLICATION_FACTOR: '3', SPAMER_KAFKA_MIN_IN_SYNC_REPLICAS: '2', SPAMER_DANGEROUSLY_ACK_FROM_ONE_REPLICA: 'false' };
+    assert.equal(loadConfig({ environment: three, cwd: '/' }).kafka_min_in_sync_replicas, 2);
+  }
+});
+
+test('a container of ours can write to its volume only, and none gains rights; what is published is published to this host only', () => {
+  for (const name of ours) {
+    const service = compose.services[name] ?? {};
+    assert.equal(service['read_only'], true, name);
+    assert.match(withDefaults(String(service['user'])), /^[1-9]\d*:[1-9]\d*$/, name);
+    assert.equal(service['cap_add'], undefined, name);
+  }
+  assert.match(text('Dockerfile'), /^USER [1-9]\d*:[1-9]\d*$/m);
+  for (const [name, service] of services) {
+    assert.deepEqual(service['cap_drop'], ['ALL'], name);
+    assert.deepEqual(service['security_opt'], ['no-new-privileges:true'], name);
+    for (const bound of ['mem_limit', 'pids_limit']) assert.ok(service[bound] !== undefined, `${name}: ${bound}`);
+    assert.equal(service['privileged'], undefined, name);
+    for (const port of service.ports ?? []) assert.match(port, /^127\.0\.0\.1:\d+:\d+$/, name);
+    for (const volume of service.volumes ?? []) assert.ok(!volume.startsWith('.') || volume.endsWith(':ro'), `${name}: ${volume}`);
+    const outside = (service.networks ?? []).filter((network) => compose.networks[network]?.internal !== true);
+    assert.equal(outside.length > 0, (service.ports ?? []).length > 0, `${name}: only who publishes a port reaches out`);
+  }
+});
+
+test('[DURABLE] no broker may acknowledge from memory: no write caching, no bypassed fsync, no mode for developers', () => {
+  const brokers = services.filter(([, { image }]) => image?.includes('/redpanda:') === true);
+  assert.deepEqual(brokers.map(([name]) => name), ['redpanda-0', 'redpanda-1', 'redpanda-2']);
+  const properties = parse(text('deploy/redpanda/bootstrap.yaml')) as Record<string, unknown>;
+  assert.deepEqual(properties, { write_caching_default: 'disabled', auto_create_topics_enabled: false });
+  const alike = brokers.map(([name, { command = [], volumes = [] }]) => {
+    assert.ok(command.includes('--unsafe-bypass-fsync=false') && command.includes('--set=redpanda.developer_mode=false'), name);
+    assert.ok(!command.some((word) => word.startsWith('--mode')), name);
+    assert.ok(volumes.includes('./deploy/redpanda/bootstrap.yaml:/etc/redpanda/.bootstrap.yaml:ro'), name);
+    // Their own names and numbers aside, and less the seeds, which are the same.
+    return command.filter((word) => !word.startsWith('--seeds')).join(' ').replaceAll(name, 'NAME').replace(`--node-id=${name.slice(-1)}`, '--node-id=N');
+  });
+  assert.equal(new Set(alike).size, 1, alike.join('\n'));
+  const { command = [] } = compose.services['postgresql'] ?? {};
+  for (const kept of ['fsync=on', 'synchronous_commit=on', 'full_page_writes=on']) assert.ok(command.includes(kept), kept);
+});
+
+/** Every name that /metrics has, those of the histogram included. */
+async function metricNames(): Promise<Set<string>> {
+  const snapshot = {
+    frames: 1, samples: 1, bytes: 1, acks: 1, connections: 1, halfOpen: 1, halfOpenRefused: 1, handshakesRefused: 1, nacksByCode: { disk_full: 1 }, rejectsByReason: { range: 1 },
+    setAside: { record: 1 }, up: { log: true }, emergencies: { total: 1, unreviewed: 1 }, lag: [{ stage: 'record', topic: 'vitals.raw', partition: 0, records: 1 }],
+    freshnessMs: 1, flush: { buckets: [{ le: 1, count: 1 }], sumS: 1, count: 1 },
+  };
+  const lines = (await new Metrics({ read: async () => snapshot }).text()).split('\n');
+  return new Set(lines.flatMap((line) => /^(\w+)(?:\{|\s)/.exec(line)?.[1] ?? []));
+}
+
+test('dashboard and alerts ask for metrics that the program has, by labels that they have', async () => {
+  const exported = await metricNames();
+  const labels = new Set(['stage', 'topic', 'partition', 'part', 'code', 'reason', 'le', 'job']);
+  const { panels } = JSON.parse(text('deploy/grafana/dashboards/spamer.json')) as { panels: Array<{ title: string; targets: Array<{ expr: string; legendFormat: string }>; datasource: { uid: string } }> };
+  const { groups } = parse(text('deploy/prometheus/alerts.yml')) as { groups: Array<{ rules: Array<{ alert: string; expr: string; annotations: { summary: string } }> }> };
+  const asked = [...panels.flatMap(({ targets }) => targets.map(({ expr, legendFormat }) => [expr, legendFormat] as const)), ...groups.flatMap(({ rules }) => rules.map(({ expr, annotations }) => [expr, annotations.summary] as const))];
+  assert.ok(asked.length >= 20);
+  const used = new Set(asked.flatMap(([expr]) => [...expr.matchAll(/spamer_\w+/g)].map(([name]) => name)));
+  for (const name of used) assert.ok(exported.has(name), name);
+  for (const name of exported) if (!/_(sum|count)$/.test(name)) assert.ok(used.has(name), `${name} is watched nowhere`);
+  for (const [expr, said] of asked) {
+    for (const [, list = ''] of expr.matchAll(/by \(([^)]*)\)/g)) for (const label of list.split(', ')) assert.ok(labels.has(label), expr);
+    for (const [, label = ''] of said.matchAll(/\{\{ ?(?:\$labels\.)?(\w+) ?\}\}/g)) assert.ok(labels.has(label), said);
+  }
+  const datasource = parse(text('deploy/grafana/provisioning/datasources/prometheus.yml')) as { datasources: Array<{ uid: string; url: string }> };
+  assert.ok(panels.every(({ datasource: { uid } }) => uid === datasource.datasources[0]?.uid));
+  const prometheus = parse(text('deploy/prometheus/prometheus.yml')) as { rule_files: string[]; scrape_configs: Array<{ static_configs?: Array<{ targets: string[] }>; dns_sd_configs?: Array<{ names: string[] }> }> };
+  assert.deepEqual(prometheus.rule_files, ['alerts.yml']);
+  const hosts = prometheus.scrape_configs.flatMap(({ static_configs: fixed = [], dns_sd_configs: named = [] }) => [...fixed.flatMap(({ targets }) => targets.map((target) => target.split(':')[0] ?? '')), ...named.flatMap(({ names }) => names)]);
+  const near = new Set(compose.services['prometheus']?.networks);
+  for (const host of hosts) assert.ok(compose.services[host]?.networks?.some((network) => near.has(network)), host);
+});
+
+test('what the files mount from the repository is there, and scripts can be run', () => {
+  for (const [name, { volumes = [] }] of services) {
+    for (const volume of volumes.filter((each) => each.startsWith('./'))) assert.ok(statSync(join(root, volume.split(':')[0] ?? '')).size > 0, `${name}: ${volume}`);
+  }
+  for (const script of ['deploy/clickhouse/start.sh', 'deploy/postgresql/spamer.sh']) assert.ok((statSync(join(root, script)).mode & 0o111) !== 0, script);
+  const copied = [...text('Dockerfile').matchAll(/^COPY (?:--from=build )?(.*)$/gm)].flatMap(([, line = '']) => line.split(' ').slice(0, -1)).map((path) => path.replace('/build/', '').replace('/kafka/', ''));
+  const there = new Set([...readdirSync(root), 'dist', 'node_modules']);
+  for (const path of copied) assert.ok(path === '.' || there.has(path.split('/')[0] ?? ''), path);
+});

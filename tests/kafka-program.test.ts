@@ -1,0 +1,139 @@
+import assert from 'node:assert/strict';
+import { cpSync, readFileSync } from 'node:fs';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { randomOf } from '../device-emulator/random.js';
+import { kafkaMissing, startKafka, type KafkaServers } from './kafka.js';
+import { KilledWard } from './killed-ward.js';
+import { cli, demanded, spawnProgram, temporaryFolder } from './program.js';
+
+const missing = kafkaMissing();
+const skip = missing === null || demanded('kafka') ? false : missing;
+const account = { user: 'spamer', password: 'secret-of-the-log' };
+/** Fewer than elsewhere, since a broker takes long to start. */
+const kills = Math.max(2, Math.floor(Number(process.env['SPAMER_KILLS'] ?? 0) / 5));
+/** Whether the broker, whether the program. */
+const faults = [[true, false], [false, true], [true, true]] as const;
+const seed = Number(process.env['SPAMER_SEED'] ?? Math.floor(Math.random() * 1e9));
+let servers: KafkaServers;
+
+/** One broker only, which no installation should have. */
+const environmentOf = (prefix: string): Record<string, string> => ({
+  SPAMER_KAFKA_BROKERS: servers.brokers, SPAMER_KAFKA_TOPIC_PREFIX: prefix, SPAMER_KAFKA_USER: account.user, SPAMER_KAFKA_PASSWORD: account.password,
+  SPAMER_KAFKA_REPLICATION_FACTOR: '1', SPAMER_KAFKA_MIN_IN_SYNC_REPLICAS: '1', SPAMER_DANGEROUSLY_ACK_FROM_ONE_REPLICA: 'true',
+});
+
+describe('the program on a real Apache Kafka', { skip, timeout: 600_000 + kills * 20_000 }, () => {
+  before(async () => { servers = await startKafka({ scram: account }); });
+  after(() => servers?.discard());
+
+  it('topics apply makes what is missing and tells what differs, by topic and setting', async () => {
+    const apply = (env: Record<string, string>, ...more: string[]) => cli('/nowhere', ['topics', 'apply', ...more], { ...environmentOf('apply.'), ...env });
+    const before = await apply({}, '--check');
+    assert.equal(before.code, 2);
+    assert.match(before.err, /^topics apply: \d+ topics are not there; spamer topics apply makes them \(apply\.vitals\.raw, .*apply\.state\.owner\)\. .*\[config_invalid\]$/m);
+    const made = await apply({}, '--json');
+    assert.equal(made.code, 0, made.err);
+    const { topics, declared } = JSON.parse(made.out) as { topics: Array<{ topic: string; kind: string }>; declared: Array<{ name: string; partitions: number; config: Record<string, string> }> };
+    assert.deepEqual(new Set(topics.map(({ kind }) => kind)), new Set(['made']));
+    assert.equal(declared.find(({ name }) => name === 'apply.vitals.raw')?.config['min.insync.replicas'], '1');
+    const [same, wider] = [await apply({}, '--check'), await apply({ SPAMER_LOG_PARTITIONS: '6', SPAMER_KAFKA_REPLICATION_FACTOR: '2' })];
+    assert.deepEqual([same.code, wider.code], [0, 2], same.err);
+    const doctor = async (prefix: string): Promise<{ good: boolean; found: string } | undefined> => {
+      const folder = temporaryFolder('kafka-doctor');
+      const { out } = await cli(folder.dir, ['doctor', '--json'], environmentOf(prefix));
+      folder.remove();
+      return (JSON.parse(out) as { findings: Array<{ check: string; good: boolean; found: string }> }).findings.find(({ check }) => check === 'kafka_brokers');
+    };
+    const [asDeclared, absent] = [await doctor('apply.'), await doctor('absent.')];
+    assert.deepEqual([asDeclared?.good, absent?.good], [true, false]);
+    assert.match(absent?.found ?? '', /topics are not there.*absent\.vitals\.raw/);
+    assert.match(same.err, /partitions and replicas\. Their other settings cannot be read/);
+    assert.match(wider.err, /apply\.vitals\.raw: partitions 4, declared 6; apply\.vitals\.raw: replicas 1, declared 2;/);
+    const more = await apply({ SPAMER_KAFKA_TOPIC_PREFIX: 'three.', SPAMER_KAFKA_REPLICATION_FACTOR: '3' });
+    assert.match(more.err, /^topics apply: there are fewer than 3 brokers to hold a copy each \(kafka_replication_factor\)/m);
+  });
+
+  it('a missing client, a wrong password, nobody there: each one line that says what to do', async () => {
+    const apply = (env: Record<string, string>) => cli('/nowhere', ['topics', 'apply'], { ...environmentOf('refused.'), ...env });
+    const [bare, wrong, away] = await Promise.all([apply({ NODE_PATH: '' }), apply({ SPAMER_KAFKA_PASSWORD: 'not-the-password' }), apply({ SPAMER_KAFKA_BROKERS: '127.0.0.1:9' })]);
+    assert.deepEqual([bare.code, wrong.code, away.code], [2, 2, 3], bare.err + wrong.err + away.err);
+    assert.match(bare.err, /^topics apply: the log on Kafka needs the client: npm install @confluentinc\/kafka-javascript .*\[part_missing\]\n$/);
+    assert.match(wrong.err, /^topics apply: the Kafka brokers refuse this user or password \(kafka_user\)\. .*\[config_invalid\]\n$/);
+    assert.match(away.err, /^topics apply: the Kafka brokers do not answer.* \(kafka_brokers\)\. .*\[unreachable\]\n$/);
+    assert.ok(!wrong.err.includes('not-the-password'));
+  });
+
+  it(`[DURABLE] [ONCE] [LEDGER] the log on Kafka: ${kills} kills of the program, of the only broker, or of both, and one program that stood still while another took over: every sample is there once, bit for bit (seed ${seed})`, { timeout: 240_000 + kills * 20_000 }, async (t) => {
+    const random = randomOf(seed);
+    const env = await applied('ward.');
+    const ward = await KilledWard.start(t, 'kafka', seed, 4, env);
+    await ward.send();
+    for (let kill = 0; kill < kills; kill++) {
+      await sleep(random() * 2500);
+      const [broker, program] = faults[(kill + seed) % faults.length] ?? [true, true];
+      if (broker) await servers.kill();
+      if (program) {
+        // While the broker is away the program does not start; while it runs, it waits for it, and so do acks.
+        ward.program.process.kill('SIGKILL');
+        await ward.program.ended;
+      } else await sleep(random() * 2000);
+      if (broker) await servers.start();
+      if (program) await ward.restart();
+      await ward.program.ready;
+      await ward.enrolAgain();
+    }
+    await takenOver(t, ward, env);
+    const { samples, connections } = await ward.prove();
+    t.diagnostic(`seed ${seed}, ${kills} kills, ${samples} samples, ${connections} connections`);
+    await refusesOtherFolders(t, ward, env);
+  });
+});
+
+/** Another program takes over while this one stands still; when it wakes it acknowledges nothing more, says why, and ends. */
+async function takenOver(t: TestContext, ward: KilledWard, env: Record<string, string>): Promise<void> {
+  const zombie = ward.program;
+  const processes = [zombie.process.pid ?? 0, ...childrenOf(zombie.process.pid ?? 0)];
+  assert.equal(processes.length, 2, 'the program and the process of its log');
+  for (const pid of processes) process.kill(pid, 'SIGSTOP');
+  const copy = temporaryFolder('heir');
+  t.after(() => copy.remove());
+  cpSync(ward.folder, copy.dir, { recursive: true, filter: (path) => !path.endsWith('process.lock') });
+  const heir = spawnProgram(copy.dir, { env: { ...env, SPAMER_LOG_LEVEL: 'error' } });
+  t.after(() => heir.kill());
+  await heir.ready;
+  for (const pid of processes) process.kill(pid, 'SIGCONT');
+  assert.equal(await zombie.ended, 1, zombie.stderr());
+  assert.match(zombie.stderr(), /"msg":"the log is lost: another writer took over/);
+  await heir.kill();
+  ward.moveTo(copy.dir);
+  await ward.restart();
+  await ward.program.ready;
+}
+
+const applied = async (prefix: string): Promise<Record<string, string>> => {
+  const env = environmentOf(prefix);
+  const { code, err } = await cli('/nowhere', ['topics', 'apply'], env);
+  assert.equal(code, 0, err);
+  return env;
+};
+
+/** The log and the data folder belong together. */
+async function refusesOtherFolders(t: TestContext, ward: KilledWard, env: Record<string, string>): Promise<void> {
+  await ward.program.kill();
+  const other = temporaryFolder('kafka-other');
+  t.after(() => other.remove());
+  const refused = async (folder: string, settings: Record<string, string>): Promise<string> => {
+    const program = spawnProgram(folder, { env: settings });
+    assert.equal(await program.ended, 2, program.stderr());
+    return program.stderr();
+  };
+  const another = await applied('another.');
+  const [embedded, elsewhere, stranger, never] = [await refused(ward.folder, {}), await refused(ward.folder, another), await refused(other.dir, env), await refused(other.dir, environmentOf('never-made.'))];
+  assert.match(stranger, /^run: these topics hold the log of another data folder; choose another prefix \(kafka_topic_prefix\)/m);
+  assert.match(embedded, /^run: this data folder has its log on Kafka.* \(kafka_brokers\)/m);
+  assert.match(elsewhere, /^run: these topics are not those that hold the log of this data folder \(kafka_topic_prefix\)/m);
+  assert.match(never, /^run: \d+ topics are not there; spamer topics apply makes them/m);
+}
+
+const childrenOf = (pid: number): number[] => readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);

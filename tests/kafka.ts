@@ -1,0 +1,185 @@
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { freePort } from './program.js';
+
+/** Apache Kafka in KRaft mode, run natively: each node is broker and controller. Data stay over `kill` until `discard`. */
+export interface KafkaServers {
+  /** `host:port,…` for clients. With `scram` this listener demands SCRAM-SHA-512. */
+  readonly brokers: string;
+  /** `kill -9`. */
+  kill(node?: number): Promise<void>;
+  /** The process of a node that runs. */
+  pid(node?: number): number;
+  /** SIGSTOP and SIGCONT. */
+  signal(signal: NodeJS.Signals, node?: number): void;
+  /** Starts a node again on its data and ports. */
+  start(node?: number): Promise<void>;
+  /** In good order. */
+  stop(): Promise<void>;
+  /** Stops and removes all. */
+  discard(): Promise<void>;
+}
+
+export interface KafkaOptions {
+  readonly nodes?: 1 | 3;
+  /** An account of the clients' listener. */
+  readonly scram?: { readonly user: string; readonly password: string };
+  /** More lines of server.properties. */
+  readonly properties?: Readonly<Record<string, string | number>>;
+}
+
+const servers = fileURLToPath(new URL('../../tests/servers/', import.meta.url));
+const jars = join(servers, '.cache', 'kafka-4.1.0');
+const clientName = '@confluentinc/kafka-javascript';
+const startMs = 120_000;
+
+/** What the tests against a real Kafka lack here, or null. */
+export function kafkaMissing(): string | null {
+  try {
+    createRequire(import.meta.url)(clientName);
+  } catch {
+    return `${clientName} is not installed (npm ci --prefix tests/servers)`;
+  }
+  return kafkaServerMissing();
+}
+
+/** What it lacks to run Apache Kafka here, whatever client asks, or null. */
+export function kafkaServerMissing(): string | null {
+  if (spawnSync('java', ['-version']).status !== 0) return 'there is no java';
+  return existsSync(jars) || spawnSync('mvn', ['-version']).status === 0 ? null : 'there is no mvn to fetch Apache Kafka with';
+}
+
+/** Fetched once; moved into place whole, so that of two at once both find it. */
+function fetchJars(): void {
+  if (existsSync(jars)) return;
+  mkdirSync(join(servers, '.cache'), { recursive: true });
+  const dir = mkdtempSync(`${jars}-`);
+  const { status, stdout } = spawnSync('mvn', ['-q', '-B', '-f', join(servers, 'kafka', 'pom.xml'), 'dependency:copy-dependencies', `-DoutputDirectory=${dir}`]);
+  if (status !== 0) throw new Error(`mvn could not fetch Apache Kafka: ${stdout.toString().slice(-500)}`);
+  try {
+    renameSync(dir, jars);
+  } catch {
+    rmSync(dir, { recursive: true });
+  }
+}
+
+class Node {
+  readonly client: number;
+  readonly #dir: string;
+  #child: ChildProcess | undefined;
+
+  constructor(dir: string, client: number) {
+    this.#dir = dir;
+    this.client = client;
+  }
+
+  async start(): Promise<void> {
+    const output = openSync(join(this.#dir, 'server.out'), 'a');
+    const child = spawn('java', ['-Xmx512m', '-cp', join(jars, '*'), 'kafka.Kafka', join(this.#dir, 'server.properties')], { stdio: ['ignore', output, output] });
+    closeSync(output);
+    this.#child = child;
+    // A test that ends without `discard` leaves no server.
+    const orphaned = (): void => { child.kill('SIGKILL'); };
+    process.once('exit', orphaned);
+    child.once('exit', () => process.removeListener('exit', orphaned));
+    const end = Date.now() + startMs;
+    while (!(await listens(this.client))) {
+      if (child.exitCode !== null || Date.now() > end) throw new Error(`Kafka did not start: ${readFileSync(join(this.#dir, 'server.out'), 'utf8').slice(-2000)}`);
+      await sleep(100);
+    }
+  }
+
+  async end(signal: NodeJS.Signals): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    child.kill(signal);
+    await once(child, 'exit');
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child?.kill(signal);
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? 0;
+  }
+}
+
+function listens(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1', () => { socket.destroy(); resolve(true); });
+    socket.once('error', () => resolve(false));
+  });
+}
+
+function tool(args: readonly string[]): string {
+  const { status, stdout, stderr } = spawnSync('java', ['-cp', join(jars, '*'), 'kafka.tools.StorageTool', ...args]);
+  if (status !== 0) throw new Error(`kafka.tools.StorageTool ${args[0] ?? ''} failed: ${stderr.toString().slice(-500)}`);
+  return stdout.toString().trim();
+}
+
+/** Formats the data folders and starts every node. */
+export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServers> {
+  fetchJars();
+  const count = options.nodes ?? 1;
+  const root = mkdtempSync(join(tmpdir(), 'spamer-kafka-'));
+  const ports = await Promise.all(Array.from({ length: count * 3 }, () => freePort()));
+  const port = (node: number, which: number): number => ports[node * 3 + which] ?? 0;
+  const ids = Array.from({ length: count }, (_, i) => i);
+  const voters = ids.map((id) => `${id + 1}@127.0.0.1:${port(id, 2)}`).join(',');
+  const cluster = tool(['random-uuid']);
+  const nodes = ids.map((id) => {
+    const dir = join(root, String(id + 1));
+    mkdirSync(dir);
+    const security = options.scram === undefined ? 'PLAINTEXT' : 'SASL_PLAINTEXT';
+    const properties = {
+      'process.roles': 'broker,controller', 'node.id': id + 1, 'controller.quorum.voters': voters,
+      listeners: `CLIENTS://127.0.0.1:${port(id, 0)},INSIDE://127.0.0.1:${port(id, 1)},CONTROLLER://127.0.0.1:${port(id, 2)}`,
+      'advertised.listeners': `CLIENTS://127.0.0.1:${port(id, 0)},INSIDE://127.0.0.1:${port(id, 1)}`,
+      'listener.security.protocol.map': `CLIENTS:${security},INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT`,
+      'inter.broker.listener.name': 'INSIDE', 'controller.listener.names': 'CONTROLLER', 'sasl.enabled.mechanisms': 'SCRAM-SHA-512',
+      'listener.name.clients.scram-sha-512.sasl.jaas.config': 'org.apache.kafka.common.security.scram.ScramLoginModule required;',
+      'log.dirs': join(dir, 'data'), 'auto.create.topics.enable': 'false', 'group.initial.rebalance.delay.ms': 0,
+      'offsets.topic.replication.factor': count, 'offsets.topic.num.partitions': 3,
+      'transaction.state.log.replication.factor': count, 'transaction.state.log.min.isr': Math.min(2, count), 'transaction.state.log.num.partitions': 5,
+      'share.coordinator.state.topic.replication.factor': count, 'share.coordinator.state.topic.min.isr': 1,
+      ...options.properties,
+    };
+    writeFileSync(join(dir, 'server.properties'), Object.entries(properties).map(([name, value]) => `${name}=${value}\n`).join(''));
+    const account = options.scram === undefined ? [] : ['--add-scram', `SCRAM-SHA-512=[name=${options.scram.user},password=${options.scram.password}]`];
+    tool(['format', '-t', cluster, '-c', join(dir, 'server.properties'), ...account]);
+    return new Node(dir, port(id, 0));
+  });
+  const at = (node: number): Node => {
+    const found = nodes[node];
+    if (found === undefined) throw new RangeError(`there is no node ${node}`);
+    return found;
+  };
+  const end = (signal: NodeJS.Signals): Promise<unknown> => Promise.all(nodes.map((node) => node.end(signal)));
+  const all: KafkaServers = {
+    brokers: nodes.map((node) => `127.0.0.1:${node.client}`).join(','),
+    kill: (node = 0) => at(node).end('SIGKILL'),
+    pid: (node = 0) => at(node).pid,
+    signal: (signal, node = 0) => at(node).signal(signal),
+    start: (node = 0) => at(node).start(),
+    stop: async () => { await end('SIGTERM'); },
+    discard: async () => {
+      await end('SIGKILL');
+      rmSync(root, { recursive: true, force: true });
+    },
+  };
+  try {
+    await Promise.all(nodes.map((node) => node.start()));
+    return all;
+  } catch (error) {
+    await all.discard();
+    throw error;
+  }
+}

@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { randomOf } from '../device-emulator/random.js';
+import { KilledWard } from './killed-ward.js';
+import { Postgresql, postgresqlMissing } from './postgresql.js';
+import { cli, demanded, temporaryFolder } from './program.js';
+
+const missing = postgresqlMissing();
+const skip = missing === null || demanded('postgresql') ? false : missing;
+/** Half as many as of the program on its own files: each of these is two starts. */
+const kills = Math.ceil(Number(process.env['SPAMER_KILLS'] ?? 8) / 2);
+const seed = Number(process.env['SPAMER_SEED'] ?? Math.floor(Math.random() * 1e9));
+
+test(`[DURABLE] [ONCE] [LEDGER] the registry on PostgreSQL: ${kills} kills of the program, of the server, or of both lose and double nothing (seed ${seed})`, { skip, timeout: 180_000 + kills * 15_000 }, async (t) => {
+  const random = randomOf(seed);
+  const server = await Postgresql.start();
+  t.after(() => server.remove());
+  const ward = await KilledWard.start(t, 'postgresql', seed, 10, { SPAMER_REGISTRY_URL: server.url('spamer') });
+  await ward.send();
+  for (let kill = 0; kill < kills; kill++) {
+    await sleep(random() * 2500);
+    const which = random();
+    if (which < 0.65) await server.kill();
+    if (which > 0.35) {
+      // While the server is away the program does not start; it says so and ends.
+      ward.program.process.kill('SIGKILL');
+      await ward.program.ended;
+    } else {
+      // Devices that are connected stay, and their frames are acked meanwhile.
+      await sleep(random() * 2000);
+    }
+    if (which < 0.65) await server.restart();
+    if (which > 0.35) await ward.restart();
+    await ward.program.ready;
+    await ward.enrolAgain();
+  }
+  const { samples, connections } = await ward.prove();
+  t.diagnostic(`seed ${seed}, ${kills} kills, ${samples} samples, ${connections} connections`);
+});
+
+test('a registry that is not there, or is owned by another, ends the start with one line and the setting to look at', { skip, timeout: 60_000 }, async (t) => {
+  const folder = temporaryFolder('postgresql-start');
+  t.after(() => folder.remove());
+  const server = await Postgresql.start();
+  t.after(() => server.remove());
+  const url = server.url('spamer');
+  const add = (registry: string) => cli(folder.dir, ['patient', 'add', '--name', 'A', '--record-number', '1', '--birth-date', '1950-01-01', '--sex', 'F', '--zip', '02139'], { SPAMER_REGISTRY_URL: registry });
+  const [wrong, added] = [await add(url.replace('secret', 'not-the-password')), await add(url)];
+  assert.deepEqual([wrong.code, added.code], [2, 0], wrong.err + added.err);
+  assert.match(wrong.err, /^patient add: the registry's server refuses this user or password \(registry_url\)\. .*\[config_invalid\]\n$/m);
+  assert.ok(!wrong.err.includes('not-the-password'));
+  const doctor = await cli(folder.dir, ['doctor', '--json'], { SPAMER_REGISTRY_URL: url });
+  assert.match(doctor.out, /"check":\s*"registry_url",\s*"good":\s*true,\s*"found":\s*"PostgreSQL \d/);
+  assert.ok(!doctor.out.includes('secret@'));
+  await server.stop();
+  const away = await add(url);
+  assert.equal(away.code, 3);
+  assert.match(away.err, /registry's server does not answer \(ECONNREFUSED\) \(registry_url\)/);
+  const outside = await cli(folder.dir, ['doctor'], { SPAMER_REGISTRY_URL: 'postgres://u:p@db.example.org/spamer' });
+  assert.match(outside.err, /registry_url: outside localhost needs sslmode=verify-full/);
+});
