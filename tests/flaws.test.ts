@@ -136,20 +136,20 @@ test('[DENY] tokens with known flaws are refused by the whole program, each for 
   // Where the kernel does not count it, time on the wall has to do.
   const cpu = existsSync(`/proc/${pid}/schedstat`) && cpuMs(pid) > 0 ? () => cpuMs(pid) : () => performance.now();
   const all = async (): Promise<void> => {
-    await throwAt(t, 'HTTP bearer', ofDevice, async (text, name) => bearer(await ask(url('/v1/status'), text, null), text, name), cpu);
+    await throwAt(t, 'HTTP bearer', ofDevice, async (text, name) => bearer(await ask(url('/v1/status'), text, null), text, name), { cpuMs: cpu });
     await throwAt(t, 'refresh token', [...ofDevice, ...[300, 7000, 100_000, 499_000].map((levels) => ({ name: `body of ${levels} levels`, text: deepBody(levels) }))], async (text, name) => {
       refresh(await ask(url('/v1/refresh'), null, text.startsWith('{"refreshToken"') ? text : JSON.stringify({ refreshToken: text })), text, name);
-    }, cpu);
+    }, { cpuMs: cpu });
     await throwAt(t, 'enrolment proof', [...flawedJws({ ...enrolProof, claims: { aud: 'spamer-enrol', code: 'abcd-efgh-jkmn' } }), ...bombs(device.device)], async (text, name) => {
       enrol(await ask(url('/v1/enrol'), null, JSON.stringify({ code: 'abcd-efgh-jkmn', publicKey: next.publicKey, proof: text })), text, name);
-    }, cpu);
-    await throwAt(t, 'service assertion', [...flawedJws(signerOf(assertion(), pair)), ...bombs(service)], async (text, name) => proof(await exchange(text), text, name), cpu);
-    await throwAt(t, 'key replacement, token', [...flawedJws(signerOf(replacement.token, device)), ...bombs(device.device)], async (text, name) => byToken(await ask(url('/v1/devices/self/key'), text, keyBody(replacement.proof)), text, name), cpu);
-    await throwAt(t, 'key replacement, proof', [...flawedJws(byNew), ...bombs(device.device)], async (text, name) => byProof(await ask(url('/v1/devices/self/key'), replacement.token, keyBody(text)), text, name), cpu);
+    }, { cpuMs: cpu });
+    await throwAt(t, 'service assertion', [...flawedJws(signerOf(assertion(), pair)), ...bombs(service)], async (text, name) => proof(await exchange(text), text, name), { cpuMs: cpu, atOnce: 4 });
+    await throwAt(t, 'key replacement, token', [...flawedJws(signerOf(replacement.token, device)), ...bombs(device.device)], async (text, name) => byToken(await ask(url('/v1/devices/self/key'), text, keyBody(replacement.proof)), text, name), { cpuMs: cpu });
+    await throwAt(t, 'key replacement, proof', [...flawedJws(byNew), ...bombs(device.device)], async (text, name) => byProof(await ask(url('/v1/devices/self/key'), replacement.token, keyBody(text)), text, name), { cpuMs: cpu });
     await throwAt(t, 'device handshake', ofDevice, async (text, name) => {
       const status = await handshake(program.ingest, text);
       assert.ok(status === 401 || (text.length > 4000 && (status === 431 || status === 0)), `${name}: ${status}`);
-    }, cpu);
+    }, { cpuMs: cpu });
   };
   await flat(t, 'the program', pid, all);
   // What was refused changed nothing: the same device, key and session are good as before.

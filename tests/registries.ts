@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { cpSync } from 'node:fs';
+import { cpSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { PostgresSettings } from '../registry/postgres-pool.js';
 import { Postgresql } from './postgresql.js';
 
@@ -20,5 +21,25 @@ export function copyDataFolder(from: string, to: string): void {
   if (!Number.isNaN(port)) Postgresql.copyAt(port, databaseOf(to), databaseOf(from));
 }
 
-/** Where everything of a data folder is at rest. */
-export const foldersAtRest = (dir: string): readonly string[] => [dir, ...(Number.isNaN(port) ? [] : [process.env['TEST_REGISTRY_FOLDER'] ?? ''])];
+/** Every file of a data folder at rest, its registry's with it: path and bytes. A running server removes files at any time; what is gone is not at rest. */
+export function* atRest(dir: string): Generator<readonly [file: string, bytes: Buffer]> {
+  for (const folder of [dir, ...(Number.isNaN(port) ? [] : [process.env['TEST_REGISTRY_FOLDER'] ?? ''])]) yield* filesUnder(folder);
+}
+
+function* filesUnder(folder: string): Generator<readonly [file: string, bytes: Buffer]> {
+  for (const entry of present(() => readdirSync(folder, { withFileTypes: true })) ?? []) {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) yield* filesUnder(path);
+    const bytes = entry.isFile() ? present(() => readFileSync(path)) : undefined;
+    if (bytes !== undefined) yield [path, bytes];
+  }
+}
+
+function present<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
