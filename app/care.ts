@@ -94,6 +94,10 @@ export class Care {
     this.parts.onChange();
   }
 
+  async consentsOf(patients: readonly PatientId[]): Promise<readonly Consent[]> {
+    return this.consentRows.ofAll(patients);
+  }
+
   async consents(patient: PatientId): Promise<readonly Consent[]> {
     return this.consentRows.of(patient);
   }

@@ -24,7 +24,7 @@ export interface CohortParts {
   readonly clock: Clock;
   /** null: unknown. @throws SpamerError `key_missing` */
   readonly identity: (patient: PatientId) => Promise<Identity | null>;
-  readonly consents: (patient: PatientId) => Promise<readonly Consent[]>;
+  readonly consents: (patients: readonly PatientId[]) => Promise<readonly Consent[]>;
 }
 
 const dayUs = 86_400_000_000;
@@ -104,21 +104,28 @@ export class Cohorts {
 
   /** The studies that take a patient's data; empty when the patient's key is gone. */
   async memberships(patient: PatientId): Promise<Membership[]> {
-    const rows = await this.parts.registry.memberships(patient);
-    const consents = rows.length === 0 ? [] : await this.parts.consents(patient);
-    const found: Membership[] = [];
+    return (await this.membershipsOf([patient]))[0] ?? [];
+  }
+
+  /** `memberships` of each of the patients, in their order. */
+  async membershipsOf(patients: readonly PatientId[]): Promise<Membership[][]> {
+    const rows = await this.parts.registry.memberships(patients);
+    const consents = new Map<string, Array<Membership['consents'][number]>>();
+    for (const { patient, purpose, study, from, until } of rows.length === 0 ? [] : await this.parts.consents(patients)) {
+      if (purpose === 'study') pushTo(consents, `${study}/${patient}`, { from, until });
+    }
+    const found = new Map<PatientId, Membership[]>();
     for (const row of rows) {
       const secret = await this.secretOf(row);
-      const covered = consents.filter(({ purpose, study }) => purpose === 'study' && study === row.study).map(({ from, until }) => ({ from, until }));
-      if (secret !== null) found.push(membershipOf(row, secret, await this.study(row.study), covered));
+      if (secret !== null) pushTo(found, row.patient, membershipOf(row, secret, await this.study(row.study), consents.get(`${row.study}/${row.patient}`) ?? []));
     }
-    return found;
+    return patients.map((patient) => found.get(patient) ?? []);
   }
 
   /** Studies whose policy has the rows of an erased patient deleted, and under which pseudonym they are; null: it can be read no more. */
   async toDelete(patient: PatientId): Promise<Array<{ readonly study: StudyId; readonly pseudonym: Pseudonym | null }>> {
     const found: Array<{ study: StudyId; pseudonym: Pseudonym | null }> = [];
-    for (const row of await this.parts.registry.memberships(patient)) {
+    for (const row of await this.parts.registry.memberships([patient])) {
       if (termsOf((await this.study(row.study)).policyJson).onErasure !== 'delete') continue;
       found.push({ study: row.study, pseudonym: (await this.secretOf(row))?.pseudonym ?? null });
     }
@@ -137,11 +144,11 @@ export class Cohorts {
   }
 
   /**
-   * Says that valid data of a member has been seen: k counts distinct patients who contributed, not rows [ANON]. May release
+   * Says that valid data of members has been seen: k counts distinct patients who contributed, not rows [ANON]. May release
    * groups; `releases(since)` then tells whose held data may go. May be called again and again.
    */
-  async contributed(study: StudyId, patient: PatientId): Promise<{ generation: number }> {
-    if (await this.parts.registry.markContributed(study, patient, this.parts.clock.now())) await this.releaseGroups(study);
+  async contributed(study: StudyId, patients: readonly PatientId[]): Promise<{ generation: number }> {
+    if ((await this.parts.registry.markContributed(study, patients, this.parts.clock.now())) > 0) await this.releaseGroups(study);
     return { generation: await this.parts.registry.generation() };
   }
 
@@ -184,6 +191,12 @@ export class Cohorts {
     }
     return { generation, released };
   }
+}
+
+function pushTo<Key, Item>(map: Map<Key, Item[]>, key: Key, item: Item): void {
+  const items = map.get(key);
+  if (items === undefined) map.set(key, [item]);
+  else items.push(item);
 }
 
 function membershipOf(row: CohortRow, secret: MemberSecret, study: StudyRow, consents: Membership['consents']): Membership {

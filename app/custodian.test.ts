@@ -115,7 +115,7 @@ test('the custodian', { timeout: 120_000 }, async (t) => {
     assert.deepEqual(await custodian.memberships(patient), before, 'enrolled again, the pseudonym stays');
     const start = (await custodian.releases(0)).generation;
     const [a, b, c, d] = members as unknown as [PatientId, PatientId, PatientId, PatientId];
-    for (const one of [a, a, b, a, d]) await custodian.contributed(study, one);
+    for (const one of [a, a, b, a, d]) await custodian.contributed(study, [one]);
     const groupOf = async (one: PatientId): Promise<unknown> => (await custodian.memberships(one))[0]?.group;
     // a, b and d share the sex: three distinct patients at the second level.
     assert.deepEqual([await groupOf(a), await groupOf(b), await groupOf(c), await groupOf(d)], [{ sex: 'F' }, { sex: 'F' }, null, { sex: 'F' }]);
@@ -123,12 +123,12 @@ test('the custodian', { timeout: 120_000 }, async (t) => {
     assert.deepEqual(first.released.map((one) => one.patient).sort(), [a, b, d].sort());
     assert.equal(first.generation, start + 1);
     assert.deepEqual(await custodian.releases(first.generation), { generation: first.generation, released: [] });
-    assert.deepEqual(await custodian.contributed(study, c), { generation: start + 2 });
+    assert.deepEqual(await custodian.contributed(study, [c]), { generation: start + 2 });
     assert.deepEqual(await groupOf(c), { sex: 'F' });
     await reopen();
     assert.deepEqual((await custodian.releases(first.generation)).released.map((one) => one.patient), [c]);
     assert.deepEqual(await groupOf(a), { sex: 'F' });
-    await custodian.contributed('no-such-study' as StudyId, a);
+    await custodian.contributed('no-such-study' as StudyId, [a]);
   });
 
   await t.test('[ANON] contributions at the same moment release each member once', async () => {
@@ -136,7 +136,7 @@ test('the custodian', { timeout: 120_000 }, async (t) => {
     const all = await Promise.all([1, 2, 3, 4, 5, 6].map((n) => custodian.addPatient(person(`at-once-${n}`))));
     await custodian.enrol(study, all.map((one) => one.patient));
     const since = (await custodian.releases(0)).generation;
-    await Promise.all(all.map((one) => custodian.contributed(study, one.patient)));
+    await Promise.all(all.map((one) => custodian.contributed(study, [one.patient])));
     const { released } = await custodian.releases(since);
     assert.equal(new Set(released.map((one) => one.patient)).size, 6);
     assert.equal(released.length, 6);

@@ -146,7 +146,7 @@ export class Custodian {
     const settings = { retentionDaysMin: options.retentionDaysMin ?? 0, outputRetentionUs: (options.outputRetentionHours ?? 0) * 3_600_000_000 };
     this.erasures = new Erasures({ rows: new ErasureRows(database), keystore, clock, settings, forget: (patient) => this.forget(patient), toDelete: (patient) => this.cohorts.toDelete(patient) });
     this.care = new Care({ db: database, clock, keys: this.keyring, onChange: () => this.cohorts.changed() });
-    this.cohorts = new Cohorts({ registry, keyring: this.keyring, clock, identity: (patient) => this.identity(patient), consents: (patient) => this.care.consents(patient) });
+    this.cohorts = new Cohorts({ registry, keyring: this.keyring, clock, identity: (patient) => this.identity(patient), consents: (patients) => this.care.consentsOf(patients) });
   }
 
   /**
@@ -370,8 +370,12 @@ export class Custodian {
     return this.cohorts.memberships(patient);
   }
 
-  contributed(study: StudyId, patient: PatientId): Promise<{ generation: number }> {
-    return this.cohorts.contributed(study, patient);
+  membershipsOf(patients: readonly PatientId[]): Promise<Membership[][]> {
+    return this.cohorts.membershipsOf(patients);
+  }
+
+  contributed(study: StudyId, patients: readonly PatientId[]): Promise<{ generation: number }> {
+    return this.cohorts.contributed(study, patients);
   }
 
   generation(): Promise<number> {

@@ -30,9 +30,9 @@ export function vaultOf(custodian: Remote<Custodian>): Vault {
 export function membershipsOf(custodian: Remote<Custodian>): Memberships {
   return {
     generation: () => custodian.generation(),
-    contributed: async (study: StudyId, patient: PatientId) => {
-      await custodian.contributed(study, patient);
+    contributed: async (study: StudyId, patients: readonly PatientId[]) => {
+      await custodian.contributed(study, patients);
     },
-    memberships: (patient: PatientId) => custodian.memberships(patient),
+    memberships: (patients: readonly PatientId[]) => custodian.membershipsOf(patients),
   };
 }

@@ -27,6 +27,11 @@ export class Anchors {
     return (await this.#of(patient))[study] ?? null;
   }
 
+  /** Whether a patient has any: those who have none will have one sealed. */
+  async has(patient: PatientId): Promise<boolean> {
+    return (await this.table.get(patient)) !== null;
+  }
+
   /** Sets it if there is none yet. */
   async set(patient: PatientId, study: StudyId, timeUs: number | null): Promise<void> {
     const before = await this.#of(patient);

@@ -17,7 +17,7 @@ import { bookSettled, sumOf, type Counts, type RejectCounts, type SettledLedger 
 import { Output, type ReasonCounts } from './output.js';
 import { addUnreadable, type UnreadableRecords } from './unreadable.js';
 import { throwIfStopping, type Outcome, type StageWork } from './stage.js';
-import { Studies, type Memberships, type Part } from './studies.js';
+import { Studies, type Contribution, type Memberships, type Part } from './studies.js';
 import { Table } from './table.js';
 import { validate, type RejectCode, type Validated, type ValidateSettings } from './validate.js';
 import type { Vault } from './vault.js';
@@ -65,6 +65,13 @@ export interface AnonymizeParts {
   readonly vault: Vault;
   readonly memberships: Memberships;
   readonly journal: Journal;
+}
+
+/** A record of vitals.raw as it was read. `opened` null: not even its header can be read. `judged` null: it does not open, see its fault. */
+interface ReadRecord {
+  readonly record: StoredRecord;
+  readonly opened: OpenedBlock | null;
+  readonly judged: Validated | null;
 }
 
 const nothing = Buffer.alloc(0);
@@ -116,14 +123,20 @@ export class AnonymizeWork implements StageWork {
 
   async process(partition: number, records: readonly StoredRecord[], signal: AbortSignal): Promise<Outcome | null> {
     await this.#studies.refresh();
-    const output = await this.#output(partition);
-    let next = 0;
-    for (const record of records) {
+    const found = records.map((record) => ({ record, block: readBlock(record) }));
+    await this.#parts.vault.expect({ open: found.flatMap(({ block }) => (block === null ? [] : [block.sealed])) });
+    const read: ReadRecord[] = [];
+    for (const { record, block } of found) {
       throwIfStopping(signal);
-      await this.#take(output, record);
-      next = record.offset + 1;
+      read.push(await this.#read(record, block));
     }
-    return this.#outcome(output, [{ topic: this.#settings.topic, partition, offset: next }]);
+    await this.#contribute(read);
+    const output = await this.#output(partition);
+    for (const one of read) {
+      throwIfStopping(signal);
+      await this.#settle(output, one);
+    }
+    return this.#outcome(output, [{ topic: this.#settings.topic, partition, offset: (records.at(-1)?.offset ?? -1) + 1 }]);
   }
 
   async idle(): Promise<null> {
@@ -155,17 +168,55 @@ export class AnonymizeWork implements StageWork {
     return { transaction: { records: output.records, state, consumed }, committed };
   }
 
-  async #take(output: Output, record: StoredRecord): Promise<void> {
-    const block = readBlock(record);
-    if (block === null) return await this.#rejectHeader(output, record);
-    output.received(block.receivedAt);
-    output.blocks += 1;
-    output.lastReceivedAt = Math.max(output.lastReceivedAt, block.receivedAt);
+  async #read(record: StoredRecord, block: Block | null): Promise<ReadRecord> {
+    if (block === null) return { record, opened: null, judged: null };
     const opened = await openBlock(this.#parts.vault, block, record.offset);
-    if (opened.fault !== null) return this.#rejectBlock(output, opened, opened.fault);
+    if (opened.fault !== null) return { record, opened, judged: null };
     const ends = new Map((await this.#ends.get(opened.device)) ?? []);
     const judged = validate(opened.frames, block, ends, this.#settings.validate);
     this.#ends.set(opened.device, [...judged.ends]);
+    return { record, opened, judged };
+  }
+
+  /**
+   * Loads the studies of a step's patients, as they are once the custodian knows which of the patients contribute: one question for all of
+   * them, since each group that grows is a new generation.
+   */
+  async #contribute(read: readonly ReadRecord[]): Promise<void> {
+    const patients = new Set(read.flatMap(({ opened, judged }) => (opened === null || judged === null ? [] : [opened.patient])));
+    await this.#studies.load(patients);
+    const contributions: Contribution[] = [];
+    for (const { opened, judged } of read) {
+      if (opened === null || judged === null) continue;
+      const { patient } = opened;
+      for (const part of await this.#studies.of(patient)) {
+        if (!this.#studies.hasContributed(part) && takenCounts(consented(judged.valid, part.consents), part.policy).size > 0) contributions.push({ patient, part });
+      }
+    }
+    if (await this.#studies.contribute(contributions)) {
+      await this.#studies.refresh();
+      await this.#studies.load(patients);
+    }
+    await this.#expectSeals(patients);
+  }
+
+  /** Of whoever gets an anchor, or is held. */
+  async #expectSeals(patients: ReadonlySet<PatientId>): Promise<void> {
+    const seal: PatientId[] = [];
+    for (const patient of patients) {
+      const parts = await this.#studies.of(patient);
+      if (parts.some(({ group }) => group === null) || (parts.length > 0 && !(await this.#anchors.has(patient)))) seal.push(patient);
+    }
+    await this.#parts.vault.expect({ seal });
+  }
+
+  async #settle(output: Output, { record, opened, judged }: ReadRecord): Promise<void> {
+    if (opened === null) return await this.#rejectHeader(output, record);
+    const { receivedAt } = opened.block;
+    output.received(receivedAt);
+    output.blocks += 1;
+    output.lastReceivedAt = Math.max(output.lastReceivedAt, receivedAt);
+    if (judged === null) return this.#rejectBlock(output, opened, opened.fault ?? 'block_unreadable');
     if (judged.reasons.length > 0) await this.#rejectChannels(output, opened, judged);
     const { held, notConsented } = await this.#serveStudies(output, opened, judged);
     output.frames += judged.valid.length;
@@ -186,7 +237,8 @@ export class AnonymizeWork implements StageWork {
     const held: Counts = new Map();
     const notConsented: Counts = new Map();
     const takers: Part[] = [];
-    for (const { part, covered } of await this.#takers(opened, judged)) {
+    for (const part of await this.#studies.of(opened.patient)) {
+      const covered = consented(judged.valid, part.consents);
       const counts = takenCounts(covered, part.policy);
       for (const [code, samples] of takenCounts(judged.valid, part.policy)) raise(notConsented, code, samples - (counts.get(code) ?? 0));
       if (counts.size === 0) continue;
@@ -198,16 +250,6 @@ export class AnonymizeWork implements StageWork {
     const holders = takers.filter(({ group }) => group === null);
     if (holders.length > 0) await this.#hold(output, opened, judged, holders, held);
     return { held, notConsented };
-  }
-
-  /** The patient's studies with what each may have of this block, as they are once the custodian knows that this patient contributes. */
-  async #takers(opened: OpenedBlock, judged: Validated): Promise<ReadonlyArray<{ readonly part: Part; readonly covered: OpenedBlock['frames'] }>> {
-    const now = async () => (await this.#studies.of(opened.patient)).map((part) => ({ part, covered: consented(judged.valid, part.consents) }));
-    const found = await now();
-    const contributing = found.filter(({ part, covered }) => takenCounts(covered, part.policy).size > 0).map(({ part }) => part);
-    if (!(await this.#studies.contribute(opened.patient, contributing))) return found;
-    await this.#studies.refresh();
-    return now();
   }
 
   async #emit(output: Output, patient: PatientId, part: Part, frames: OpenedBlock['frames']): Promise<void> {

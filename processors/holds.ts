@@ -85,7 +85,9 @@ export class Holds {
   async due(): Promise<Release | null> {
     const { studies } = this.#parts;
     if (this.#checked === studies.generation) return null;
-    for (const [key, hold] of await this.table.all()) {
+    const holds = [...(await this.table.all())];
+    await studies.load(holds.map(([key]) => key.split('/')[0] as PatientId));
+    for (const [key, hold] of holds) {
       const [patient, study] = key.split('/') as [PatientId, StudyId];
       const part = (await studies.of(patient)).find((one) => one.study === study) ?? null;
       const next = Object.entries(hold.first)[0];

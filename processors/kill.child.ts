@@ -27,7 +27,7 @@ const patients = new Map<string, PatientId>(beds.map(({ name }) => [name, custod
 custodian.study('icu', { signals: 'all', waveforms: true }, 1, [...patients.values()]);
 // Only the last run may release what the others held.
 const night = custodian.study('night', { signals: 'all', waveforms: true }, beds.length + (mode === 'finish' ? 0 : 1), [...patients.values()]);
-if (mode === 'finish') for (const patient of patients.values()) await custodian.contributed(night, patient);
+if (mode === 'finish') await custodian.contributed(night, [...patients.values()]);
 
 const log = await ((await import(module)) as Backend).openLmdbLog({ dir, topics, logBytesMax: 2 ** 30, journal: silentJournal });
 

@@ -4,6 +4,7 @@ import { uuidBytes, uuidText, type DeviceId, type PatientId } from '../core/ids.
 import type { Journal } from '../core/journal.js';
 import { limits } from '../core/limits.js';
 import type { NewRecord, StoredRecord, Writer } from '../log/log.js';
+import type { Block } from '../schemas/types.js';
 import { faultCounts, openBlock, readBlock, type OpenedBlock } from './block.js';
 import { addToDraft, newDraft, sealChunk, validBodies, type ChunkDraft } from './encrypt.js';
 import { addCount, addReject, bookChunked, sumOf, type ChunkedLedger, type Counts, type RejectCounts } from './ledger.js';
@@ -127,9 +128,11 @@ export class RecordWork implements StageWork {
   async process(partition: number, records: readonly StoredRecord[], signal: AbortSignal): Promise<Outcome | null> {
     const open = this.#open(partition, records[0]?.offset ?? 0);
     const closed: OpenChunk[] = [];
-    for (const record of records) {
+    const found = records.map((record) => ({ record, block: readBlock(record) }));
+    await this.#vault.expect({ open: found.flatMap(({ block }) => (block === null ? [] : [block.sealed])) });
+    for (const { record, block } of found) {
       throwIfStopping(signal);
-      await this.#take(partition, open, record, closed);
+      await this.#take(partition, open, record, block, closed);
       open.position = record.offset + 1;
     }
     return this.#outcome(partition, open, closed);
@@ -162,8 +165,7 @@ export class RecordWork implements StageWork {
     return this.#clock.now() >= (open.bucket + 1) * bucketUs + graceUs || this.#clock.elapsedMs() - open.openedMs >= (bucketUs + graceUs) / 1000;
   }
 
-  async #take(partition: number, open: OpenPartition, record: StoredRecord, closed: OpenChunk[]): Promise<void> {
-    const block = readBlock(record);
+  async #take(partition: number, open: OpenPartition, record: StoredRecord, block: Block | null, closed: OpenChunk[]): Promise<void> {
     if (block === null) {
       this.#journal.warn('a block has no readable header; it was passed over', { stage: this.name, topic: this.#settings.topic, partition, offset: record.offset });
       this.stats.unreadable += 1;
@@ -244,6 +246,7 @@ export class RecordWork implements StageWork {
     for (const chunk of open.chunks.values()) consumed = Math.min(consumed, chunk.first);
     if (closed.length === 0 && (open.chunks.size > 0 || consumed === open.consumed)) return null;
     const full = closed.filter((chunk) => chunk.draft.frames > 0);
+    await this.#vault.expect({ seal: full.map(({ patient }) => patient) });
     const values = await Promise.all(full.map((chunk) => this.#seal(chunk.draft)));
     const time = closed.reduce((latest, chunk) => Math.max(latest, chunk.receivedLast), 0);
     const records = full.map((chunk, index): NewRecord => ({ topic: this.#settings.chunkTopic, partition, key: uuidBytes(chunk.patient), timeUs: time, value: values[index] ?? Buffer.alloc(0) }));

@@ -296,6 +296,29 @@ test('[ANON] [LEDGER] what is measured after a withdrawal goes to that study no 
   assert.deepEqual(ledger<SettledLedger>(w, 'anonymize', bed.device)[ecg], { valid: all.length, rejected: 0, settled: all.length, held: 0, rejectedByReason: {}, notConsented: missed });
 });
 
+test('a ward that is new is asked for and told by the step, not by the patient', async (t) => {
+  const w = ward(120);
+  const { custodian } = w;
+  custodian.study('icu', openPolicy, 5, w.beds.map(({ patient }) => patient));
+  for (const bed of w.beds) await send(w, bed, 1);
+  let [waiting, most] = [0, 0];
+  const slowly = <Args extends unknown[], Result>(ask: (...args: Args) => Promise<Result>) => async (...args: Args): Promise<Result> => {
+    most = Math.max(most, ++waiting);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+    waiting -= 1;
+    return ask(...args);
+  };
+  custodian.current = slowly(custodian.current.bind(custodian));
+  custodian.get = slowly(custodian.get.bind(custodian));
+  begin(t, w);
+  await until('all are through', () => drained(w));
+  assert.equal(new Set(w.log.all('vitals.anonymized').map(({ key }) => uuidText(key))).size, 120, 'pseudonyms');
+  // Of each of three partitions: what is known at first, who contributes, what is known then; and once more where another partition's release ended the generation.
+  assert.ok(custodian.questions <= 5 * partitions, `${custodian.questions} questions for 120 patients`);
+  assert.ok(most >= 40, `keys were asked for ${most} at once`);
+  await exact(w);
+});
+
 test('[ANON] a withdrawal that comes while data is held ends what the release gives out', async (t) => {
   const w = ward(2);
   const [bed, other] = w.beds as [Ward['beds'][number], Ward['beds'][number]];

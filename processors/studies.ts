@@ -21,9 +21,16 @@ export interface Membership {
 export interface Memberships {
   /** Grows whenever any answer of `memberships` may have changed: a group, a cohort, a policy, an erasure. */
   generation(): Promise<number>;
-  memberships(patient: PatientId): Promise<readonly Membership[]>;
-  /** Valid data of the patient that the study takes was seen; may assign groups. Idempotent. */
-  contributed(study: StudyId, patient: PatientId): Promise<void>;
+  /** Of each of the patients, in their order. */
+  memberships(patients: readonly PatientId[]): Promise<ReadonlyArray<readonly Membership[]>>;
+  /** Valid data of the patients that the study takes was seen; may assign groups. Idempotent. */
+  contributed(study: StudyId, patients: readonly PatientId[]): Promise<void>;
+}
+
+/** What a patient gave of which a study takes some. */
+export interface Contribution {
+  readonly patient: PatientId;
+  readonly part: Part;
 }
 
 export interface Part extends Omit<Membership, 'policyHash'> {
@@ -31,7 +38,10 @@ export interface Part extends Omit<Membership, 'policyHash'> {
   readonly policyHash: Buffer;
 }
 
-/** Memberships of a generation, kept until there is another one. */
+/** Patients in one question to the custodian. */
+const askedAtOnceMax = 1000;
+
+/** Memberships of a generation, kept until there is another one. A generation ends with every group that grows, so they are asked for by the step and not by the patient. */
 export class Studies {
   readonly #source: Memberships;
   readonly #parts: Lru<readonly Part[]>;
@@ -54,26 +64,40 @@ export class Studies {
     this.#generation = generation;
   }
 
-  async of(patient: PatientId): Promise<readonly Part[]> {
-    let parts = this.#parts.get(patient);
-    if (parts !== undefined) return parts;
-    parts = (await this.#source.memberships(patient)).map(partOf);
-    this.#parts.set(patient, parts);
-    return parts;
+  /** Asks for all of these patients that are not known, so that `of` need not. */
+  async load(patients: Iterable<PatientId>): Promise<void> {
+    const unknown = [...new Set(patients)].filter((patient) => this.#parts.get(patient) === undefined);
+    for (const some of slices(unknown)) {
+      const found = await this.#source.memberships(some);
+      some.forEach((patient, at) => this.#parts.set(patient, (found[at] ?? []).map(partOf)));
+    }
   }
 
-  /** Tells the custodian before the commit; a crash in between only tells it again. */
-  async contribute(patient: PatientId, parts: readonly Part[]): Promise<boolean> {
-    let news = false;
-    for (const { study, pseudonym } of parts) {
-      const key = `${study}/${pseudonym}`;
-      if (this.#contributed.has(key)) continue;
-      await this.#source.contributed(study, patient);
-      this.#contributed.add(key);
-      news = true;
-    }
-    return news;
+  async of(patient: PatientId): Promise<readonly Part[]> {
+    await this.load([patient]);
+    return this.#parts.get(patient) ?? [];
   }
+
+  hasContributed({ study, pseudonym }: Part): boolean {
+    return this.#contributed.has(`${study}/${pseudonym}`);
+  }
+
+  /** Tells the custodian before the commit; a crash in between only tells it again. False: it knew of all of them. */
+  async contribute(contributions: readonly Contribution[]): Promise<boolean> {
+    const news = contributions.filter(({ part }) => !this.hasContributed(part));
+    for (const study of new Set(news.map(({ part }) => part.study))) {
+      const ofStudy = news.filter(({ part }) => part.study === study);
+      for (const some of slices(ofStudy)) {
+        await this.#source.contributed(study, [...new Set(some.map(({ patient }) => patient))]);
+        for (const { part } of some) this.#contributed.add(`${study}/${part.pseudonym}`);
+      }
+    }
+    return news.length > 0;
+  }
+}
+
+function* slices<Item>(items: readonly Item[]): Generator<readonly Item[]> {
+  for (let first = 0; first < items.length; first += askedAtOnceMax) yield items.slice(first, first + askedAtOnceMax);
 }
 
 function partOf(membership: Membership): Part {

@@ -176,6 +176,8 @@ export class FakeCustodian implements DataKeys, Memberships {
   /** By study and patient; everything where there is none. */
   readonly consents = new Map<string, readonly Span[]>();
   generations = 0;
+  /** Asked for memberships, or told of contributions. */
+  questions = 0;
   /** Told to be out of reach. */
   broken = false;
 
@@ -211,7 +213,12 @@ export class FakeCustodian implements DataKeys, Memberships {
     return this.#answer(this.generations);
   }
 
-  async memberships(patient: PatientId): Promise<readonly Membership[]> {
+  async memberships(patients: readonly PatientId[]): Promise<ReadonlyArray<readonly Membership[]>> {
+    this.questions += 1;
+    return this.#answer(patients.map((patient) => this.#membershipsOf(patient)));
+  }
+
+  #membershipsOf(patient: PatientId): Membership[] {
     const found: Membership[] = [];
     for (const [study, { policyJson, k, contributors, members }] of this.studies) {
       const pseudonym = members.get(patient);
@@ -219,14 +226,15 @@ export class FakeCustodian implements DataKeys, Memberships {
       const group = contributors.size >= k ? { sex: 'F' } : null;
       found.push({ study, policyJson, policyHash: createHash('sha256').update(policyJson).digest('hex'), pseudonym, shiftUs: 3_600_000_000, group, consents: this.consents.get(`${study}/${patient}`) ?? [{ from: 0, until: null }] });
     }
-    return this.#answer(found);
+    return found;
   }
 
-  async contributed(study: StudyId, patient: PatientId): Promise<void> {
+  async contributed(study: StudyId, patients: readonly PatientId[]): Promise<void> {
+    this.questions += 1;
     const { contributors, k } = this.#answer(this.studies.get(study)!);
-    if (contributors.has(patient)) return;
-    contributors.add(patient);
-    if (contributors.size === k) this.generations += 1;
+    const before = contributors.size;
+    for (const patient of patients) contributors.add(patient);
+    if (contributors.size > before && contributors.size >= k) this.generations += 1;
   }
 
   #answer<T>(value: T): T {

@@ -29,6 +29,9 @@ export interface Envelopes {
 }
 
 type Opener = ReturnType<Envelopes['opener']>;
+type KeyName = ReturnType<Envelopes['keyOf']>;
+
+const idOf = ({ patient, epoch }: KeyName): string => `${patient}/${epoch}`;
 
 /**
  * Opens and seals under patients' keys [SEALED]. Keys are asked for again after `keyAgeMaxMs`, so that an erased patient's key
@@ -52,28 +55,54 @@ export class Vault {
     const named = this.#envelopes.keyOf(envelope);
     // The header of an envelope is authenticated, but a block must not lead to another patient's key at all.
     if (named.patient !== patient) throw new SpamerError('decryption_failed', 'the envelope does not open');
-    const id = `${patient}/${named.epoch}`;
-    let opener = this.#openers.get(id);
-    if (opener === undefined) {
-      opener = this.#envelopes.opener(present(await this.#keys.get(patient, named.epoch)));
-      this.#openers.set(id, opener);
-    }
-    return opener.open(envelope, context);
+    return (await this.#opener(named)).open(envelope, context);
   }
 
   /** @throws SpamerError `key_missing`, or what the owner of the keys throws. */
   async seal(patient: PatientId, plain: Uint8Array, context: Uint8Array): Promise<Buffer> {
-    let sealer = this.#sealers.get(patient);
-    if (sealer === undefined) {
-      sealer = present(await this.#envelopes.sealer(patient));
-      this.#sealers.set(patient, sealer);
-    }
-    return sealer.seal(plain, context);
+    return (await this.#sealer(patient)).seal(plain, context);
+  }
+
+  /**
+   * Asks for the keys of a whole step at once, so that its patients wait for the owner of the keys together and not one after the other.
+   * What can't be had is told by `open` and `seal`.
+   */
+  async expect({ open = [], seal = [] }: { readonly open?: readonly Uint8Array[]; readonly seal?: readonly PatientId[] }): Promise<void> {
+    const named = new Map(open.flatMap((envelope) => this.#unopened(envelope)));
+    await Promise.allSettled([...[...named.values()].map((key) => this.#opener(key)), ...[...new Set(seal)].map((patient) => this.#sealer(patient))]);
   }
 
   forget(patient: PatientId): void {
     this.#sealers.delete((key) => key === patient);
     this.#openers.delete((key) => key.startsWith(`${patient}/`));
+  }
+
+  /** The key that an envelope names, by its id; nothing for what names none, or one that is there. */
+  #unopened(envelope: Uint8Array): Array<readonly [string, KeyName]> {
+    try {
+      const named = this.#envelopes.keyOf(envelope);
+      return this.#openers.get(idOf(named)) === undefined ? [[idOf(named), named]] : [];
+    } catch {
+      return [];
+    }
+  }
+
+  async #opener(named: KeyName): Promise<Opener> {
+    let opener = this.#openers.get(idOf(named));
+    if (opener === undefined) {
+      opener = this.#envelopes.opener(present(await this.#keys.get(named.patient, named.epoch)));
+      this.#openers.set(idOf(named), opener);
+    }
+    return opener;
+  }
+
+  async #sealer(patient: PatientId): Promise<Sealer> {
+    let sealer = this.#sealers.get(patient);
+    if (sealer === undefined) {
+      sealer = present(await this.#envelopes.sealer(patient));
+      this.#sealers.set(patient, sealer);
+    }
+    return sealer;
   }
 }
 

@@ -78,6 +78,11 @@ export class Consents {
     const read = async (): Promise<Consent[]> => (await this.#db.query<Row>(`SELECT ${columns} FROM consents WHERE patient = $1 ORDER BY given_us, from_us, id`, [patient])).map(consentOf);
     return (await this.#known.get(patient, read)) ?? [];
   }
+
+  /** Of all of these patients, each patient's in the order of `of`. */
+  async ofAll(patients: readonly PatientId[]): Promise<readonly Consent[]> {
+    return (await this.#db.query<Row>(`SELECT ${columns} FROM consents WHERE patient = ANY($1::uuid[]) ORDER BY given_us, from_us, id`, [patients])).map(consentOf);
+  }
 }
 
 async function insert(db: SqlClient, to: ConsentTo, span: { readonly from: Micros; readonly until: Micros | null }, now: Micros, withdrawn: Micros | null): Promise<string> {

@@ -113,7 +113,7 @@ export function registryContract(name: string, open: () => Promise<RegistrySubje
       const members = await Promise.all(Array.from({ length: 12 }, () => addPatient()));
       for (const patient of members) {
         await registry.addMember(id, patient, randomBytes(4), { from: micros(1), givenAt: micros(1) });
-        assert.equal(await registry.markContributed(id, patient, micros(2)), true);
+        assert.equal(await registry.markContributed(id, [patient, patient], micros(2)), 1);
       }
       const before = await registry.generation();
       let seen = before;
@@ -128,7 +128,7 @@ export function registryContract(name: string, open: () => Promise<RegistrySubje
       const generations = await Promise.all(members.map((patient) => registry.release(id, new Map([[patient, 0]]))));
       await watching;
       assert.deepEqual(generations.sort((a, b) => a - b), Array.from({ length: 12 }, (_, at) => before + 1 + at));
-      assert.deepEqual(await Promise.all(Array.from({ length: 8 }, () => registry.markContributed(id, members[0] as PatientId, micros(3)))), Array(8).fill(false));
+      assert.deepEqual(await Promise.all(Array.from({ length: 8 }, () => registry.markContributed(id, members, micros(3)))), Array(8).fill(0));
     });
 
     it('[ERASED] of enrolments and an erasure\'s beginning at once, who is in a study by then is known to it, and nobody is enrolled after', async () => {
@@ -141,7 +141,7 @@ export function registryContract(name: string, open: () => Promise<RegistrySubje
       await erasures.approve(id, by, micros(2));
       const enrol = (study: StudyId): Promise<void> => registry.addMember(study, patient, randomBytes(4), { from: micros(1), givenAt: micros(1) });
       const [began, ...enrolled] = await Promise.all([
-        enrol(studies[0]!.id).then(() => erasures.begin(id, patient, { number: 1, hash: 'h' }, micros(3))).then(() => registry.memberships(patient)),
+        enrol(studies[0]!.id).then(() => erasures.begin(id, patient, { number: 1, hash: 'h' }, micros(3))).then(() => registry.memberships([patient])),
         ...studies.slice(1).map(({ id: study }) => enrol(study).then(() => study, (error: unknown) => { assert.ok(refusedWith('not_found')(error)); return null; })),
       ]);
       assert.deepEqual(new Set(began.map(({ study }) => study)), new Set([studies[0]?.id, ...enrolled.filter((study) => study !== null)]));

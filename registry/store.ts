@@ -199,14 +199,15 @@ export class Registry {
     });
   }
 
-  async memberships(patient: PatientId): Promise<CohortRow[]> {
-    return this.db.query<CohortRow>(`SELECT ${cohortColumns} FROM cohort WHERE patient = $1 ORDER BY study`, [patient]);
+  /** Of all of these patients, each patient's in the order of the studies. */
+  async memberships(patients: readonly PatientId[]): Promise<CohortRow[]> {
+    return this.db.query<CohortRow>(`SELECT ${cohortColumns} FROM cohort WHERE patient = ANY($1::uuid[]) ORDER BY study`, [patients]);
   }
 
-  /** Marks a member's first contribution; false when it was marked before, or there is no such member. */
-  async markContributed(study: StudyId, patient: PatientId, at: Micros): Promise<boolean> {
-    const sql = 'UPDATE cohort SET contributed_us = $3 WHERE study = $1 AND patient = $2 AND contributed_us IS NULL RETURNING patient';
-    return (await this.db.query(sql, [study, patient, at])).length === 1;
+  /** Marks members' first contributions, all or none; how many were neither marked before nor no members. */
+  async markContributed(study: StudyId, patients: readonly PatientId[], at: Micros): Promise<number> {
+    const sql = 'UPDATE cohort SET contributed_us = $3 WHERE study = $1 AND patient = ANY($2::uuid[]) AND contributed_us IS NULL RETURNING patient';
+    return (await this.db.query(sql, [study, patients, at])).length;
   }
 
   /** Members who contributed, released or waiting. */
@@ -226,9 +227,11 @@ export class Registry {
       // The row's lock lasts until the commit, so generations become visible in their order.
       const [next] = await tx.query<{ generation: number }>(`UPDATE facts SET value = (value::bigint + 1)::text WHERE name = 'release_generation' RETURNING value::float8 AS generation`);
       if (next === undefined) throw new SpamerError('data_damaged', 'the registry has lost its release generation');
-      for (const [patient, level] of levels) {
-        await tx.query('UPDATE cohort SET group_level = $3, release_generation = $4 WHERE study = $1 AND patient = $2 AND group_level IS NULL', [study, patient, level, next.generation]);
-      }
+      await tx.query(
+        `UPDATE cohort SET group_level = released.level, release_generation = $4 FROM unnest($2::uuid[], $3::integer[]) AS released (patient, level)
+         WHERE study = $1 AND cohort.patient = released.patient AND group_level IS NULL`,
+        [study, [...levels.keys()], [...levels.values()], next.generation],
+      );
       return next.generation;
     });
   }
