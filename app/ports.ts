@@ -20,6 +20,7 @@ import { openBooks } from './books.js';
 import type { Care } from './care.js';
 import type { Custodian, PatientInput } from './custodian.js';
 import { termsOf } from '../registry/policy.js';
+import { federationOf } from './federation.js';
 import { peopleOf } from './first-admin.js';
 import type { Eraser } from './eraser.js';
 import type { Vault } from '../processors/vault.js';
@@ -70,6 +71,7 @@ export function queryPorts(parts: Parts): QueryPorts {
     stores,
     admin: adminOf(parts),
     people: peopleOf(parts.config, parts.people),
+    federation: federationOf(parts.config, parts.people, parts.journal),
     enrolment: enrolmentOf(parts),
     services: servicesOf(parts),
     ledger: openBooks(log, stores),

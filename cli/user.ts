@@ -11,6 +11,7 @@ interface UserRow {
   readonly name: string;
   readonly role: string;
   readonly state: string;
+  readonly signsInWith: string;
   readonly mustChangePassword: boolean;
   readonly secondFactor: boolean;
 }
@@ -44,9 +45,11 @@ function list(): Command {
   return command('list', 'List users.', ['spamer user list', 'spamer user list --json'])
     .action(action<CommonOptions>('user list', async ({ output, config }) => withServer(config(), async (server) => {
       const users = await usersOf(server);
-      output.answer({ users }, () => output.say(table(['login', 'role', 'state', 'password', 'second factor', 'user', 'name'], users.map((row) => [row.login, row.role, row.state, row.mustChangePassword ? 'one-time' : 'own', row.secondFactor ? 'yes' : 'no', row.user, row.name]))));
+      output.answer({ users }, () => output.say(table(['login', 'role', 'state', 'password', 'second factor', 'user', 'name'], users.map((row) => [row.login, row.role, row.state, passwordOf(row), row.secondFactor ? 'yes' : 'no', row.user, row.name]))));
     })));
 }
+
+const passwordOf = ({ signsInWith, mustChangePassword }: UserRow): string => (signsInWith === 'issuer' ? 'at the issuer' : mustChangePassword ? 'one-time' : 'own');
 
 function state(name: 'disable' | 'enable', to: 'disabled' | 'active'): Command {
   const summary = to === 'disabled' ? 'Shut a user out; all sessions end at once.' : 'Let a disabled user in again.';

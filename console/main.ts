@@ -2,8 +2,9 @@ import { Bedside } from './bedside.js';
 import { DeviceTable } from './devices.js';
 import { ago, make, part, setText } from './dom.js';
 import { Flow } from './flow.js';
+import { takeReturn, type Returned } from './issuer-sign-in.js';
 import { LedgerLine } from './ledger.js';
-import { Refused } from './refused.js';
+import { Refused, told } from './refused.js';
 import { Server } from './server.js';
 import { secondFactorPanel } from './second-factor.js';
 import { signInForm } from './sign-in.js';
@@ -16,6 +17,8 @@ const refusedPollMs = 10_000;
 /** Rows of a list that this page holds; who has more filters by the API. */
 const listedMax = 10_000;
 
+/** First: what an issuer sent back goes out of the address, and the view that was there comes back. */
+const returned = takeReturn();
 const server = new Server();
 const view: View = readView();
 const bedside = new Bedside(server);
@@ -254,5 +257,19 @@ function nextPatient(step: number): void {
   if (next !== undefined) choosePatient(next.patient);
 }
 
+/** The second half of a sign-in that led to an issuer and back. */
+async function finishSignIn(from: Returned | string): Promise<void> {
+  if (typeof from === 'string') askToSignIn(from);
+  else {
+    try {
+      await server.signInFrom(from);
+      showAccount();
+    } catch (error) {
+      askToSignIn(told(error));
+    }
+  }
+  void poll();
+}
+
 void ledger.choose(view.detail);
-void poll();
+void (returned === null ? poll() : finishSignIn(returned));

@@ -14,6 +14,9 @@ export class Refused extends Error {
   }
 }
 
+/** What somebody is told who tried something and did not succeed. */
+export const told = (error: unknown): string => (error instanceof Refused ? `${error.problem.detail}. ${error.problem.remedy}` : 'The server could not be reached; try again.');
+
 export async function problemOf(response: Response): Promise<Problem> {
   try {
     return (await response.json()) as Problem;

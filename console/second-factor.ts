@@ -1,5 +1,5 @@
 import { make } from './dom.js';
-import { Refused } from './refused.js';
+import { told } from './refused.js';
 import type { Server } from './server.js';
 import { encode } from './uqr.mjs';
 
@@ -43,7 +43,7 @@ function asked(action: string, field: Readonly<Record<string, string>>, work: (v
     try {
       await work(input.value);
     } catch (error) {
-      said.textContent = error instanceof Refused ? `${error.problem.detail}. ${error.problem.remedy}` : 'The server could not be reached; try again.';
+      said.textContent = told(error);
     } finally {
       button.disabled = false;
     }

@@ -1,3 +1,4 @@
+import type { Returned } from './issuer-sign-in.js';
 import { Refused, problemOf } from './refused.js';
 import { Session, type Credentials } from './session.js';
 
@@ -29,6 +30,16 @@ export class Server {
   /** @throws Refused */
   async signIn(credentials: Credentials): Promise<void> {
     await this.#session.signIn(credentials);
+    this.#forgetToken();
+  }
+
+  /** @throws Refused */
+  async signInFrom(returned: Returned): Promise<void> {
+    await this.#session.signInFrom(returned);
+    this.#forgetToken();
+  }
+
+  #forgetToken(): void {
     this.#token = null;
     sessionStorage.removeItem(storageKey);
   }

@@ -1,3 +1,4 @@
+import type { Returned } from './issuer-sign-in.js';
 import { Refused, problemOf } from './refused.js';
 
 /** Tokens of one sign-in. The refresh token is good once; whoever shows it again ends the session. */
@@ -17,6 +18,9 @@ export interface Credentials {
 }
 
 const renewBeforeMs = 60_000;
+const waitMs = 15_000;
+/** The server asks the issuer meanwhile, several times perhaps. */
+const issuerWaitMs = 30_000;
 
 /**
  * Somebody who signed in on this page. Both tokens are in memory only: no script of a later visit, no other tab and no copy of the
@@ -33,6 +37,11 @@ export class Session {
   /** @throws Refused: wrong, too many attempts, `password_change_needed` */
   async signIn(credentials: Credentials): Promise<void> {
     this.#tokens = await tokensOf('/v1/sign-in', credentials);
+  }
+
+  /** With what an OpenID issuer sent this tab back with. @throws Refused */
+  async signInFrom(returned: Returned): Promise<void> {
+    this.#tokens = await tokensOf('/v1/oidc/sign-in', returned, issuerWaitMs);
   }
 
   /** The access token, renewed shortly before it ends. null: nobody is signed in. @throws Refused when the session has ended */
@@ -68,17 +77,17 @@ export class Session {
   }
 }
 
-async function tokensOf(path: string, body: object): Promise<Tokens> {
-  const response = await send(path, body);
+async function tokensOf(path: string, body: object, timeoutMs = waitMs): Promise<Tokens> {
+  const response = await send(path, body, undefined, timeoutMs);
   const { token, refreshToken, expiresAt } = (await response.json()) as { token: string; refreshToken: string; expiresAt: string };
   // By the server's clock until when, from the server's clock: this machine's may be wrong.
   const serverMs = Date.parse(response.headers.get('date') ?? '') || Date.now();
   return { token, refreshToken, renewAtMs: Date.now() + Date.parse(expiresAt) - serverMs - renewBeforeMs };
 }
 
-async function send(path: string, body: object, token?: string): Promise<Response> {
+async function send(path: string, body: object, token?: string, timeoutMs = waitMs): Promise<Response> {
   const headers = { 'content-type': 'application/json', ...(token === undefined ? {} : { authorization: `Bearer ${token}` }) };
-  const response = await fetch(path, { method: 'POST', headers, body: JSON.stringify(body), signal: AbortSignal.timeout(15_000) });
+  const response = await fetch(path, { method: 'POST', headers, body: JSON.stringify(body), signal: AbortSignal.timeout(timeoutMs) });
   if (!response.ok) throw new Refused(await problemOf(response));
   return response;
 }

@@ -1,5 +1,6 @@
 import { make } from './dom.js';
-import { Refused } from './refused.js';
+import { issuerName, leaveForIssuer } from './issuer-sign-in.js';
+import { Refused, told } from './refused.js';
 import type { Server } from './server.js';
 
 /** Name, password and the code of a second factor, or a token; asks for a new password where the present one was for one use. */
@@ -18,7 +19,7 @@ export function signInForm(server: Server, done: () => void): HTMLElement {
       await server.signIn({ login: login.value, password: password.value, ...(code.value.trim() === '' ? {} : { code: code.value }), ...(newPassword.hidden ? {} : { newPassword: newPassword.value }) });
       done();
     } catch (error) {
-      said.textContent = error instanceof Refused ? `${error.problem.detail}. ${error.problem.remedy}` : 'The server could not be reached; try again.';
+      said.textContent = told(error);
       if (error instanceof Refused && error.problem.code === 'password_change_needed') {
         newPassword.hidden = false;
         newPassword.required = true;
@@ -32,7 +33,32 @@ export function signInForm(server: Server, done: () => void): HTMLElement {
     event.preventDefault();
     void attempt();
   });
-  return make('div', {}, form, make('details', {}, make('summary', {}, 'Use a token instead'), tokenForm(server, done)));
+  return make('div', {}, form, issuerButton(), make('details', {}, make('summary', {}, 'Use a token instead'), tokenForm(server, done)));
+}
+
+/** There once the server has said that people may sign in elsewhere; what it says when that fails stands beside. */
+function issuerButton(): HTMLElement {
+  const said = make('span', { role: 'alert', class: 'said' });
+  const place = make('div', { id: 'issuer-sign-in' });
+  const leave = async (button: HTMLButtonElement): Promise<void> => {
+    button.disabled = true;
+    said.textContent = '';
+    try {
+      await leaveForIssuer();
+    } catch (error) {
+      said.textContent = told(error);
+    } finally {
+      button.disabled = false;
+    }
+  };
+  // Without an answer there is no button: the server is away, which the page says anyway.
+  void issuerName().catch(() => null).then((name) => {
+    if (name === null) return;
+    const button = make('button', { type: 'button' }, `Sign in with ${name}`);
+    button.addEventListener('click', () => void leave(button));
+    place.append(button, said);
+  });
+  return place;
 }
 
 function tokenForm(server: Server, done: () => void): HTMLElement {

@@ -128,3 +128,25 @@ test('public_url is an address without a path, and https outside localhost; with
   assert.equal(listening({ http_host: '::', dangerously_listen_without_tls: true }), 'http://localhost:8443');
   assert.equal(listening({ http_host: '::1', http_tls_cert_file: 'c', http_tls_key_file: 'k' }), 'https://[::1]:8443');
 });
+
+test('an OpenID issuer is set up whole or not at all, over HTTPS but on this machine, with the roles as JSON', (t) => {
+  const roles = '[{"value":"icu","role":"clinician","careTeams":["icu"]}]';
+  const whole = { SPAMER_OIDC_ISSUER: 'https://login.example/realms/north', SPAMER_OIDC_CLIENT_ID: 'spamer', SPAMER_OIDC_ROLES: roles, SPAMER_PUBLIC_URL: 'https://spamer.example' };
+  const config = loadConfig({ environment: { ...whole, SPAMER_OIDC_CLIENT_SECRET: 'hidden-away' }, cwd: '/' });
+  assert.deepEqual([config.oidc_roles, config.oidc_roles_claim, config.oidc_scopes], [[{ value: 'icu', role: 'clinician', careTeams: ['icu'] }], 'groups', 'openid profile']);
+  assert.ok(!JSON.stringify(redacted(config)).includes('hidden-away'));
+  for (const [name, needs] of [['SPAMER_OIDC_CLIENT_ID', /needs oidc_client_id/], ['SPAMER_OIDC_ROLES', /needs oidc_roles/], ['SPAMER_PUBLIC_URL', /needs public_url/]] as const) assert.match(faultsOf({ ...whole, [name]: '' }), needs);
+  for (const name of ['CLIENT_ID', 'CLIENT_SECRET', 'NAME', 'ROLES']) assert.match(faultsOf({ [`SPAMER_OIDC_${name}`]: name === 'ROLES' ? roles : 'x' }), /has no effect without oidc_issuer/);
+  for (const issuer of ['http://login.example', 'ftp://login.example', 'login.example', 'https://a:b@login.example', 'https://login.example/?x=1', 'https://login.example/#x']) assert.match(faultsOf({ ...whole, SPAMER_OIDC_ISSUER: issuer }), /oidc_issuer|OIDC_ISSUER/, issuer);
+  for (const issuer of ['http://localhost:9000', 'http://127.0.0.1:9000/realm', 'http://[::1]:9000']) loadConfig({ environment: { ...whole, SPAMER_OIDC_ISSUER: issuer }, cwd: '/' });
+  for (const bad of ['clinician', '{}', '[]', '[{"value":"icu"}]', '[{"value":"icu","role":"root"}]', '[{"value":"icu","role":"patient"}]', '[{"value":"icu","role":"admin","patients":[]}]', '[{"value":"","role":"admin"}]']) {
+    const told = faultsOf({ ...whole, SPAMER_OIDC_ROLES: bad });
+    assert.match(told, /SPAMER_OIDC_ROLES/, bad);
+    assert.ok(!told.includes('root'));
+  }
+  assert.match(faultsOf({ ...whole, SPAMER_OIDC_SCOPES: 'profile email' }), /must have openid/);
+  const cwd = mkdtempSync(join(tmpdir(), 'spamer-config-'));
+  t.after(() => rmSync(cwd, { recursive: true }));
+  writeFileSync(join(cwd, 'spamer.config.json'), JSON.stringify({ oidc_issuer: 'https://login.example', oidc_client_id: 'spamer', oidc_roles: JSON.parse(roles) as unknown, public_url: 'https://spamer.example' }));
+  assert.equal(loadConfig({ environment: {}, cwd }).oidc_roles?.[0]?.role, 'clinician');
+});

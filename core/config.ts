@@ -22,6 +22,21 @@ const port = whole(0, 65_535);
 const flag = z.union([z.boolean(), z.enum(['true', 'false', '1', '0']).transform((text) => text === 'true' || text === '1')]);
 const GiB = 1024 ** 3;
 
+const named = z.string().trim().min(1).max(128);
+/** Text, as the environment gives it, is JSON. */
+const oidcRoles = z.preprocess(
+  (given) => (typeof given === 'string' ? parsedJson(given) : given),
+  z.array(z.strictObject({ value: z.string().min(1).max(512), role: z.enum(['researcher', 'clinician', 'engineer', 'admin', 'compliance']), organisation: named.optional(), careTeams: z.array(named).max(64).optional(), studies: z.array(named).max(256).optional() })).min(1).max(256),
+);
+
+function parsedJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
 export const settings = {
   data_dir: { schema: z.string().min(1).default('./data'), doc: 'Folder of everything that is kept: log, stores, registry, keystore.' },
   http_host: { schema: z.string().min(1).default('127.0.0.1'), doc: 'Address of the page and the HTTP API.' },
@@ -36,6 +51,13 @@ export const settings = {
   dangerously_listen_without_tls: { schema: flag.default(false), doc: 'Lets the program listen outside localhost without TLS, for instance behind a proxy that terminates it.' },
   http_trusted_proxies: { schema: z.string().regex(/^[0-9a-fA-F.:/]+(?:,[0-9a-fA-F.:/]+)*$/).optional(), doc: 'Addresses or networks, separated by commas, of proxies whose X-Forwarded-For is believed. Sign-in counts failed attempts by where they come from, so name your proxy here.' },
   public_url: { schema: z.url({ protocol: /^https?$/ }).transform((text) => text.replace(/\/$/, '')).optional(), doc: 'Address under which people and services reach the page and the HTTP API, such as `https://spamer.example`: what service accounts sign for, and where an OpenID issuer sends people back to. Without it the address that is listened on.' },
+  oidc_issuer: { schema: z.url({ protocol: /^https?$/ }).optional(), doc: 'OpenID Connect issuer at which people may sign in, besides those who have a password here: the address before `/.well-known/openid-configuration`. Needs `oidc_client_id`, `oidc_roles` and `public_url`, under which the issuer knows `<public_url>/` as redirect URI.' },
+  oidc_client_id: { schema: z.string().min(1).max(256).optional(), doc: 'What that issuer calls this program.' },
+  oidc_client_secret: { schema: z.string().min(1).max(1024).optional(), secret: true, doc: 'Secret that the issuer has given this program; without it a public client, which PKCE protects.' },
+  oidc_name: { schema: z.string().trim().min(1).max(40).optional(), doc: 'What people call that issuer: "Sign in with …". Without it its host.' },
+  oidc_scopes: { schema: z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*$/).default('openid profile'), doc: 'Scopes that are asked for, separated by spaces; `openid` must be one.' },
+  oidc_roles_claim: { schema: z.string().min(1).max(256).default('groups'), doc: 'Claim of the ID token whose values `oidc_roles` names; a claim within claims as `realm_access.roles`.' },
+  oidc_roles: { schema: oidcRoles.optional(), doc: 'Who becomes what, first match first: a list of `{"value": "icu-doctors", "role": "clinician", "organisation": "north", "careTeams": ["icu"], "studies": ["sepsis"]}`, in the environment as JSON. `role` is researcher, clinician, engineer, admin or compliance; whoever has none of the values is refused.' },
   passphrase: { schema: z.string().min(8).optional(), secret: true, doc: 'Passphrase of the keystore. Without it one is generated into a file next to the keystore.' },
   kek: { schema: z.enum(['passphrase', 'vault-transit']).default('passphrase'), doc: 'What the keystore is encrypted under: the passphrase, or a key of HashiCorp Vault\'s Transit engine.' },
   vault_address: { schema: z.url({ protocol: /^https?$/ }).optional(), doc: 'Address of Vault, for kek = vault-transit.' },
@@ -202,7 +224,7 @@ function contradictions(config: Partial<Config>): string[] {
   if (config.vault_address?.startsWith('http:') === true && !loopback.has(new URL(config.vault_address).hostname) && config.dangerously_listen_without_tls !== true) {
     faults.push('vault_address: outside localhost must be https (or dangerously_listen_without_tls)');
   }
-  faults.push(...addressFaults(config), ...registryFaults(config), ...clickHouseFaults(config), ...kafkaFaults(config));
+  faults.push(...addressFaults(config), ...oidcFaults(config), ...registryFaults(config), ...clickHouseFaults(config), ...kafkaFaults(config));
   if (config.http_port !== undefined && config.http_port !== 0 && config.http_port === config.ingest_port && config.http_host === config.ingest_host) {
     faults.push('http_port and ingest_port: must differ');
   }
@@ -249,6 +271,24 @@ function addressFaults({ public_url: text, dangerously_listen_without_tls: clear
   return [
     ...(origin === text ? [] : ['public_url: must be a scheme, a host in small letters and perhaps a port, without a path']),
     ...(protocol === 'https:' || loopback.has(hostname.replace(/^\[|\]$/g, '')) || clear === true ? [] : ['public_url: outside localhost must be https (or dangerously_listen_without_tls)']),
+  ];
+}
+
+function oidcFaults(config: Partial<Config>): string[] {
+  const { oidc_issuer: text, oidc_client_id: client, oidc_roles: roles } = config;
+  if (text === undefined) {
+    const without = (['oidc_client_id', 'oidc_client_secret', 'oidc_name', 'oidc_roles'] as const).filter((name) => config[name] !== undefined);
+    return without.map((name) => `${name}: has no effect without oidc_issuer`);
+  }
+  const { protocol, hostname, search, hash, username, password } = new URL(text);
+  const clear = protocol === 'http:' && !loopback.has(hostname.replace(/^\[|\]$/g, ''));
+  return [
+    ...(clear ? ['oidc_issuer: outside localhost must be https'] : []),
+    ...(search === '' && hash === '' && username === '' && password === '' ? [] : ['oidc_issuer: must be an address without a query, a fragment or a password']),
+    ...(client === undefined ? ['oidc_issuer: needs oidc_client_id'] : []),
+    ...(roles === undefined ? ['oidc_issuer: needs oidc_roles'] : []),
+    ...(config.public_url === undefined ? ['oidc_issuer: needs public_url, which the issuer sends people back to'] : []),
+    ...(config.oidc_scopes === undefined || config.oidc_scopes.split(' ').includes('openid') ? [] : ['oidc_scopes: must have openid among them']),
   ];
 }
 
@@ -302,7 +342,7 @@ export function sampleConfig(): string {
 /** The table of settings for the documentation. */
 export function configTable(): string {
   const defaults = loadConfig({ environment: {}, cwd: '/' });
-  const row = (name: string, value: string | number | boolean | undefined, doc: string): string => `| \`${name}\` | \`${variable(name)}\` | ${value === undefined ? '–' : `\`${String(value)}\``} | ${doc} |`;
+  const row = (name: string, value: Config[SettingName], doc: string): string => `| \`${name}\` | \`${variable(name)}\` | ${value === undefined ? '–' : `\`${typeof value === 'object' ? JSON.stringify(value) : String(value)}\``} | ${doc} |`;
   const rows = names.flatMap((name) => {
     const own = row(name, name === 'data_dir' ? './data' : defaults[name], settings[name].doc);
     const fileName = secretFiles.get(name);

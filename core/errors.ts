@@ -43,6 +43,8 @@ export const verdicts = {
   forbidden: { retry: false, status: 403, remedy: 'Ask an administrator for the right.' },
   too_many_attempts: { retry: true, status: 429, remedy: 'Wait; every failed attempt makes the next wait longer, up to five minutes.' },
   password_change_needed: { retry: false, status: 403, remedy: 'Sign in with this password and a new one.' },
+  issuer_unreachable: { retry: true, status: 503, remedy: 'Try again in a minute; who has a password here signs in with it meanwhile.' },
+  kept_elsewhere: { retry: false, status: 409, remedy: 'Change it where the account is kept: at the organisation that this user signs in with.' },
   audit_failed: { retry: true, status: 503, remedy: 'The audit could not be written, so nothing was done; see the log for its reason.' },
   // Requests
   bad_request: { retry: false, status: 400, remedy: 'Correct the request as the detail says.' },

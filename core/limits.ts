@@ -92,6 +92,19 @@ export const limits = {
   signInsFree: 5,
   signInWaitMaxMs: 300_000,
   attemptsKeptMax: 50_000,
+  /** Sign-ins that were begun at an OpenID issuer: how long one may take, and how many are remembered, of one source and of all. A hospital may be one source. */
+  issuerSignInS: 600,
+  issuerSignInsPerSourceMax: 1000,
+  issuerSignInsMax: 10_000,
+  /** What comes back from there: so many at once, and each place is held for so long, which is at most 20 questions a second to the issuer. */
+  issuerExchangesAtOnce: 8,
+  issuerExchangeMs: 400,
+  /** An answer of the issuer, and how long it may take. */
+  issuerAnswerBytesMax: 256 * 1024,
+  issuerAnswerS: 5,
+  /** How long its metadata is kept, and how long it is left alone after it failed. */
+  issuerMetadataS: 3600,
+  issuerRestS: 5,
   /** One-time codes by which devices enrol: their longest life, and how many may be open. */
   deviceCodeSMax: 86_400,
   deviceCodesOpenMax: 10_000,
@@ -139,6 +152,8 @@ const relations: ReadonlyArray<readonly [string, boolean]> = [
   ['a commit holds what one read can become', limits.commitBytesMax >= 2 * limits.readBytesMax],
   ['an access token ends before its refresh token, and that before its session', limits.accessTokenS < limits.refreshTokenS && limits.refreshTokenS <= limits.sessionS],
   ['a service account that renews its token in time never comes to its bounds', limits.serviceAssertionsKeptMax > (4 * (limits.serviceAssertionAgeMaxS + limits.serviceAssertionKeptS)) / limits.accessTokenS],
+  ['an issuer that answers at all has done so before a browser gives up', limits.issuerAnswerS * 3 < 30],
+  ['no source fills what is remembered of sign-ins at the issuer', limits.issuerSignInsPerSourceMax * 8 <= limits.issuerSignInsMax],
   ['a data key is replaced long before random nonces could meet', limits.sealsPerDataKeyMax <= 2 ** 32 / 16],
   ['a key lasts for many starts of all threads', limits.sealsPerDataKeyMax >= 1000 * limits.sealsReserved],
   ['all devices together may have more pending than one', limits.pendingBytesMax >= 16 * limits.windowBytes],

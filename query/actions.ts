@@ -23,6 +23,10 @@ export const access: Readonly<Record<string, Rule>> = {
   'POST /v1/devices/self/key': 'public',
   'POST /v1/sign-in': 'public',
   'POST /v1/refresh': 'public',
+  // Prove themselves by what an OpenID issuer says of them.
+  'GET /v1/sign-in-methods': 'public',
+  'POST /v1/oidc/start': 'public',
+  'POST /v1/oidc/sign-in': 'public',
   // Proves itself by its key pair.
   'POST /v1/service-token': 'public',
   'POST /v1/sign-out': ['endOwnSession', 'system'],

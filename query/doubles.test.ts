@@ -192,6 +192,11 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
       replaceKey: async (service, _publicKey, issuer) => { calls.push(['replaceKey', { service, issuer }]); },
       address: () => 'https://spamer.example',
     },
+    federation: {
+      name: 'the hospital',
+      begin: told('begin', { authorizationUrl: 'https://login.example/authorize?state=s', state: 's', handle: 'h' }),
+      signIn: told('signInFederated', { ...signedIn, issuer: 'login.example' }),
+    },
     people: {
       signIn: told('signIn', signedIn),
       refresh: told('refresh', signedIn),
@@ -199,7 +204,7 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
       signOutEverywhere: told('signOutEverywhere', 1),
       changePassword: told('changePassword', undefined),
       addUser: told('addUser', { user: signedIn.user, password: 'once' }),
-      listUsers: told('listUsers', { users: [{ user: signedIn.user, login: 'ada', name: 'Ada', role: 'clinician', scope: {}, state: 'active' as const, mustChangePassword: false, secondFactor: false, createdAt: t0 }], next: null }),
+      listUsers: told('listUsers', { users: [{ user: signedIn.user, login: 'ada', name: 'Ada', role: 'clinician', scope: {}, state: 'active' as const, signsInWith: 'password' as const, mustChangePassword: false, secondFactor: false, createdAt: t0 }], next: null }),
       setUserState: told('setUserState', undefined),
       resetPassword: told('resetPassword', { password: 'once' }),
       beginSecondFactor: told('beginSecondFactor', { uri: 'otpauth://totp/SPaMeR:ada?secret=AAAA' }),

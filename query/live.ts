@@ -22,7 +22,7 @@ const heartbeatMs = 5000;
 const reviewEveryMs = 100;
 /** Requests that may end a session, a token or a right: running views are looked at again right after them. */
 const mayEndRights = new Set([
-  'POST /v1/sign-out', 'POST /v1/password', 'POST /v1/sign-in', 'POST /v1/refresh', 'POST /v1/users/:user/state', 'POST /v1/users/:user/password', 'DELETE /v1/tokens/:id',
+  'POST /v1/sign-out', 'POST /v1/password', 'POST /v1/sign-in', 'POST /v1/oidc/sign-in', 'POST /v1/refresh', 'POST /v1/users/:user/state', 'POST /v1/users/:user/password', 'DELETE /v1/tokens/:id',
   'POST /v1/users/:user/second-factor/reset', 'POST /v1/second-factor/confirm', 'POST /v1/services/:service/state', 'POST /v1/services/:service/key',
   'POST /v1/patients/:patient/relations/:relation/end', 'POST /v1/patients/:patient/consents/withdraw',
 ]);

@@ -18,6 +18,8 @@ export interface SignedIn {
   readonly refreshExpiresAt: number;
   /** Of a sign-in: what it was proved by beside the password. */
   readonly secondFactor?: 'none' | 'totp' | 'recovery';
+  /** Host of the OpenID issuer that vouched for them; absent: nobody else did. */
+  readonly issuer?: string;
 }
 
 export interface NewUser {
@@ -37,6 +39,7 @@ export interface UserInfo {
   readonly role: string;
   readonly scope: Pick<NewUser, 'organisation' | 'careTeams' | 'studies' | 'patients'>;
   readonly state: 'active' | 'disabled';
+  readonly signsInWith: 'password' | 'issuer';
   readonly mustChangePassword: boolean;
   readonly secondFactor: boolean;
   readonly createdAt: number;

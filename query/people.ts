@@ -11,7 +11,7 @@ import type { QueryPorts } from './ports.js';
 import { rfc3339 } from './times.js';
 
 const Text = (maxLength: number, description: string) => Type.String({ minLength: 1, maxLength, description });
-const Session = Type.Object({
+export const Session = Type.Object({
   token: Type.String({ description: 'Access token, for the Authorization header.' }),
   expiresAt: Type.String(),
   refreshToken: Type.String({ description: 'Good once, for the next pair of tokens.' }),
@@ -21,7 +21,7 @@ const Session = Type.Object({
 });
 const OneTime = Type.Object({ user: Uuid, password: Type.String({ description: 'One-time password, shown this once.' }) });
 const UserParams = Type.Object({ user: Uuid });
-const noStore = { 'cache-control': 'no-store' };
+export const noStore = { 'cache-control': 'no-store' };
 
 /** Sign-in, sessions, users. */
 export function peopleRoutes(api: Api, ports: QueryPorts): void {
@@ -41,7 +41,7 @@ export function sourceOf({ ip }: Pick<FastifyRequest, 'ip'>): string {
   return `${whole.slice(0, 4).map((group) => Number.parseInt(group, 16).toString(16)).join(':')}::/64`;
 }
 
-const shown = ({ token, expiresAt, refreshToken, refreshExpiresAt, user, role }: SignedIn) =>
+export const shown = ({ token, expiresAt, refreshToken, refreshExpiresAt, user, role }: SignedIn) =>
   ({ token, expiresAt: rfc3339(expiresAt), refreshToken, refreshExpiresAt: rfc3339(refreshExpiresAt), user, role });
 
 function signInRoutes(api: Api, ports: QueryPorts): void {
@@ -52,19 +52,19 @@ function signInRoutes(api: Api, ports: QueryPorts): void {
   api.post('/v1/sign-in', { schema: { tags: ['people'], summary: 'Sign in with login and password', body, response: { 201: Session } } }, async (request, reply) => {
     const { login, password, newPassword, code } = request.body;
     const signedIn = await ports.people.signIn({ login, password, ...(newPassword === undefined ? {} : { newPassword }), ...(code === undefined ? {} : { code }), source: sourceOf(request) }).catch((error: unknown) => refusedSignIn(ports, error));
-    await recorded(ports, signedIn, 'session.open');
+    await recordedOpening(ports, signedIn, 'session.open');
     return reply.code(201).headers(noStore).send(shown(signedIn));
   });
   const refresh = Type.Object({ refreshToken: Text(128, 'The newest refresh token of the session.') }, { additionalProperties: false, examples: [{ refreshToken: 'spamer_refresh_…' }] });
   api.post('/v1/refresh', { schema: { tags: ['people'], summary: 'The next pair of tokens of a session; a refresh token shown twice ends it', body: refresh, response: { 201: Session } } }, async (request, reply) => {
     const signedIn = await ports.people.refresh(request.body.refreshToken);
-    await recorded(ports, signedIn, 'session.refresh');
+    await recordedOpening(ports, signedIn, 'session.refresh');
     return reply.code(201).headers(noStore).send(shown(signedIn));
   });
 }
 
 /** Attempts that were looked at are entries, without the account: whoever guesses may have guessed somebody else's. Those turned away before are counted nowhere. */
-async function refusedSignIn(ports: QueryPorts, error: unknown): Promise<never> {
+export async function refusedSignIn(ports: QueryPorts, error: unknown): Promise<never> {
   const reason = error instanceof SpamerError ? error.code : 'internal';
   if (reason !== 'too_many_attempts' && reason !== 'overloaded') {
     await ports.audit?.record({ action: 'session.open', outcome: 'deny', actor: { kind: 'system', id: 'sign-in' }, resource: null, patient: null, context: { reason } });
@@ -73,9 +73,9 @@ async function refusedSignIn(ports: QueryPorts, error: unknown): Promise<never> 
 }
 
 /** No entry, no act: tokens that the audit does not know of have not left, and end here. */
-async function recorded(ports: QueryPorts, { user, session, role, secondFactor }: SignedIn, action: string): Promise<void> {
+export async function recordedOpening(ports: QueryPorts, { user, session, role, secondFactor, issuer }: SignedIn, action: string): Promise<void> {
   try {
-    await ports.audit?.record({ action, outcome: 'done', actor: { kind: 'user', id: user }, resource: { kind: 'session', id: session }, patient: null, context: { role, ...(secondFactor === undefined ? {} : { 'second-factor': secondFactor }) } });
+    await ports.audit?.record({ action, outcome: 'done', actor: { kind: 'user', id: user }, resource: { kind: 'session', id: session }, patient: null, context: { role, ...(secondFactor === undefined ? {} : { 'second-factor': secondFactor }), ...(issuer === undefined ? {} : { issuer }) } });
   } catch (error) {
     await ports.people.signOut(session);
     throw error;
@@ -145,7 +145,7 @@ export const Scope = {
 };
 
 function userRoutes(api: Api, ports: QueryPorts): void {
-  const User = Type.Object({ user: Uuid, login: Type.String(), name: Type.String(), role: Type.String(), ...Scope, state: Type.String(), mustChangePassword: Type.Boolean(), secondFactor: Type.Boolean(), created: Type.String() });
+  const User = Type.Object({ user: Uuid, login: Type.String(), name: Type.String(), role: Type.String(), ...Scope, state: Type.String(), signsInWith: Type.Union([Type.Literal('password'), Type.Literal('issuer')], { description: 'issuer: at the OpenID issuer; has no password here.' }), mustChangePassword: Type.Boolean(), secondFactor: Type.Boolean(), created: Type.String() });
   api.get('/v1/users', { schema: { tags: ['people'], summary: 'Users who sign in here', querystring: ListQuery, response: { 200: Type.Object({ users: Type.Array(User), next: Next }) } } }, async (request, reply) => {
     const { cursor, limit } = request.query;
     const { users, next } = await ports.people.listUsers({ ...(cursor === undefined ? {} : { cursor }), limit: limit ?? pageRows });

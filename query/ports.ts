@@ -9,6 +9,7 @@ import type { PolicyDecision, PolicyRequest } from '../security/policy.js';
 import type { Auditor } from '../security/audit.js';
 import type { Enrolment } from './enrolment-port.js';
 import type { Keys } from './keys-port.js';
+import type { Federation } from './federation-port.js';
 import type { People } from './people-port.js';
 import type { SecureServers } from './secure-servers.js';
 import type { Services } from './services-port.js';
@@ -452,6 +453,8 @@ export interface QueryPorts {
   readonly stores: Stores;
   readonly admin: Admin;
   readonly people: People;
+  /** null: no OpenID issuer is set up. */
+  readonly federation: Federation | null;
   readonly enrolment: Enrolment;
   readonly services: Services;
   readonly ledger: Ledger;

@@ -14,6 +14,8 @@ const bodies: Readonly<Record<string, object>> = {
   'POST /v1/studies/:study/members': { patient },
   'POST /v1/device-codes': { patient },
   'POST /v1/sign-in': { login: 'ada', password: 'p' },
+  'POST /v1/oidc/start': {},
+  'POST /v1/oidc/sign-in': { code: 'c', state: 's', handle: 'h' },
   'POST /v1/refresh': { refreshToken: 'r' },
   'POST /v1/sign-out': {},
   'POST /v1/password': { password: 'p', newPassword: 'q' },

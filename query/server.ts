@@ -23,6 +23,7 @@ import { ownRoutes } from './me.js';
 import { liveRoutes } from './live.js';
 import { contentSecurityPolicy, pageRoutes } from './page.js';
 import { enrolmentRoutes } from './enrolment.js';
+import { federationRoutes } from './federation.js';
 import { peopleRoutes } from './people.js';
 import type { QueryOptions, QueryPorts } from './ports.js';
 import { installProblems, Problem } from './problem.js';
@@ -73,6 +74,7 @@ function routes(api: Api, ports: QueryPorts, options: QueryOptions): void {
   ownRoutes(api, ports);
   adminRoutes(api, ports);
   peopleRoutes(api, ports);
+  federationRoutes(api, ports);
   serviceRoutes(api, ports);
   enrolmentRoutes(api, ports);
   careRoutes(api, ports);

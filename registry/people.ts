@@ -9,7 +9,8 @@ export interface UserRecord {
   readonly role: string;
   readonly scope: string;
   readonly state: 'active' | 'disabled';
-  readonly passwordHash: string;
+  /** Null: has none here, and signs in at an issuer. */
+  readonly passwordHash: string | null;
   readonly passwordOnce: boolean;
   readonly passwordExpiresAt: Micros | null;
   readonly createdAt: Micros;
@@ -17,6 +18,8 @@ export interface UserRecord {
   readonly secondFactor: boolean;
 }
 
+type NewRecord = Omit<UserRecord, 'secondFactor'>;
+type Grant = Pick<UserRecord, 'role' | 'scope' | 'sealed'>;
 type PasswordState = Pick<UserRecord, 'passwordHash' | 'passwordOnce' | 'passwordExpiresAt'>;
 
 interface Tokens {
@@ -45,12 +48,29 @@ export class PeopleTables {
     this.db = db;
   }
 
-  async addUser(row: Omit<UserRecord, 'secondFactor'>, loginIndex: Uint8Array): Promise<void> {
-    await this.db.query(
-      `INSERT INTO users (id, login_index, sealed, role, scope, state, password_hash, password_once, password_expires_us, created_us)
-       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
-      [row.user, loginIndex, row.sealed, row.role, row.scope, row.state, row.passwordHash, row.passwordOnce, row.passwordExpiresAt, row.createdAt],
-    );
+  async addUser(row: NewRecord, loginIndex: Uint8Array): Promise<void> {
+    await addRow(this.db, row, loginIndex);
+  }
+
+  addFederated(row: NewRecord, loginIndex: Uint8Array, identity: Uint8Array): Promise<void> {
+    return this.db.transaction(async (tx) => {
+      await addRow(tx, row, loginIndex);
+      await tx.query('INSERT INTO federated_identities (identity, user_id) VALUES ($1, $2)', [identity, row.user]);
+    });
+  }
+
+  async userByIdentity(identity: Uint8Array): Promise<UserRecord | null> {
+    return (await this.db.query<UserRecord>(`SELECT ${columns} FROM users WHERE id = (SELECT user_id FROM federated_identities WHERE identity = $1)`, [identity]))[0] ?? null;
+  }
+
+  regrant(user: string, grant: Grant | null): Promise<boolean> {
+    return this.db.transaction(async (tx) => {
+      const [before] = await tx.query<Pick<UserRecord, 'role' | 'scope'>>('SELECT role, scope FROM users WHERE id = $1 FOR UPDATE', [user]);
+      if (before === undefined) return false;
+      if (grant !== null) await tx.query('UPDATE users SET role = $2, scope = $3, sealed = $4 WHERE id = $1', [user, grant.role, grant.scope, grant.sealed]);
+      if (before.role !== grant?.role || before.scope !== grant.scope) await endAll(tx, user);
+      return true;
+    });
   }
 
   async user(user: string): Promise<UserRecord | null> {
@@ -69,11 +89,7 @@ export class PeopleTables {
   setUserState(user: string, state: UserRecord['state']): Promise<boolean> {
     return this.db.transaction(async (tx) => {
       const found = await tx.query('UPDATE users SET state = $2 WHERE id = $1 RETURNING id', [user, state]);
-      if (state === 'disabled') {
-        await tx.query('DELETE FROM sessions WHERE user_id = $1', [user]);
-        // What the user made, too; a service account's token is the account's.
-        await tx.query('DELETE FROM tokens WHERE issuer = $1 AND service IS NULL', [`user:${user}`]);
-      }
+      if (state === 'disabled') await endAll(tx, user);
       return found.length === 1;
     });
   }
@@ -92,11 +108,11 @@ export class PeopleTables {
     });
   }
 
-  openSession(user: string, passwordHash: string, session: { readonly id: string; readonly now: Micros; readonly expiresAt: Micros }, tokens: Tokens): Promise<Owner | null> {
+  openSession(user: string, passwordHash: string | null, session: { readonly id: string; readonly now: Micros; readonly expiresAt: Micros }, tokens: Tokens): Promise<Owner | null> {
     return this.db.transaction(async (tx) => {
       await tx.query('DELETE FROM sessions WHERE expires_us <= $1', [session.now]);
       // The lock keeps who disables the user, or resets the password, before or after this transaction.
-      const [found] = await tx.query<{ role: string }>(`SELECT role FROM users WHERE id = $1 AND password_hash = $2 AND state = 'active' FOR UPDATE`, [user, passwordHash]);
+      const [found] = await tx.query<{ role: string }>(`SELECT role FROM users WHERE id = $1 AND password_hash IS NOT DISTINCT FROM $2::text AND state = 'active' FOR UPDATE`, [user, passwordHash]);
       if (found === undefined) return null;
       await tx.query(
         'DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE user_id = $1 ORDER BY created_us DESC, id OFFSET $2)',
@@ -123,6 +139,20 @@ export class PeopleTables {
   async endSessions(user: string): Promise<number> {
     return (await this.db.query('DELETE FROM sessions WHERE user_id = $1 RETURNING id', [user])).length;
   }
+}
+
+async function addRow(db: Pick<SqlClient, 'query'>, row: NewRecord, loginIndex: Uint8Array): Promise<void> {
+  await db.query(
+    `INSERT INTO users (id, login_index, sealed, role, scope, state, password_hash, password_once, password_expires_us, created_us)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+    [row.user, loginIndex, row.sealed, row.role, row.scope, row.state, row.passwordHash, row.passwordOnce, row.passwordExpiresAt, row.createdAt],
+  );
+}
+
+/** The user's sessions, and what the user made, too; a service account's token is the account's. */
+async function endAll(tx: SqlClient, user: string): Promise<void> {
+  await tx.query('DELETE FROM sessions WHERE user_id = $1', [user]);
+  await tx.query('DELETE FROM tokens WHERE issuer = $1 AND service IS NULL', [`user:${user}`]);
 }
 
 /** Gives a session its next tokens, none of which outlives it; null when the session or its user is no longer good. */

@@ -174,7 +174,7 @@ test('what is wrong with the address is told in one line that names the setting 
 
 /** The custodian's own tests, which know nothing of the database, each data folder with a database of its own. */
 test('the custodian, its people, care and erasures are the same over this database', { skip, timeout: 300_000 }, async (t) => {
-  const files = ['care', 'people', 'services', 'erasures'].map((name) => fileURLToPath(new URL(`../app/${name}.test.js`, import.meta.url)));
+  const files = ['care', 'people', 'federated-users', 'services', 'erasures'].map((name) => fileURLToPath(new URL(`../app/${name}.test.js`, import.meta.url)));
   const env: NodeJS.ProcessEnv = { ...process.env, ...registryVariables(server) };
   // Else the runner takes itself for a test of this one.
   delete env['NODE_TEST_CONTEXT'];

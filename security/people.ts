@@ -6,6 +6,7 @@ import { limits } from '../core/limits.js';
 import { Attempts } from './attempts.js';
 import { Opener, Sealer, type DataKey } from './envelope.js';
 import { FairGate } from './fair-gate.js';
+import { FederatedUsers, refusedFederation, type FederatedPerson, type FederatedUserStore } from './federated-users.js';
 import { oneTimePassword } from './one-time.js';
 import { SecondFactors, type Proof, type SecondFactorStore } from './second-factor.js';
 import { checkNewPassword, passwordCost, Passwords, type PasswordCost } from './password.js';
@@ -18,7 +19,8 @@ export interface UserRow {
   readonly role: string;
   readonly scope: string;
   readonly state: 'active' | 'disabled';
-  readonly passwordHash: string;
+  /** Null: has none here, and signs in at an issuer. */
+  readonly passwordHash: string | null;
   readonly passwordOnce: boolean;
   readonly passwordExpiresAt: Micros | null;
   readonly createdAt: Micros;
@@ -26,7 +28,7 @@ export interface UserRow {
   readonly secondFactor: boolean;
 }
 
-export type PasswordState = Pick<UserRow, 'passwordHash' | 'passwordOnce' | 'passwordExpiresAt'>;
+export type PasswordState = Pick<UserRow, 'passwordOnce' | 'passwordExpiresAt'> & { readonly passwordHash: string };
 
 /** The tokens of one step of a session, as hashes. */
 export interface SessionTokens {
@@ -45,7 +47,7 @@ export interface SessionOwner {
 }
 
 /** What is kept of people, declared by its consumer; `registry/people.ts` has it. Each method is one transaction. */
-export interface PeopleStore {
+export interface PeopleStore extends FederatedUserStore {
   /** @throws SpamerError `conflict` when the login index is taken */
   addUser(row: Omit<UserRow, 'secondFactor'>, loginIndex: Uint8Array): Promise<void>;
   user(user: string): Promise<UserRow | null>;
@@ -56,8 +58,8 @@ export interface PeopleStore {
   setUserState(user: string, state: UserRow['state']): Promise<boolean>;
   /** Replaces a password if it is still `before` (null: whatever it is), and ends the user's sessions, but for `keep` (one, all, or null for none). */
   setPassword(user: string, before: string | null, password: PasswordState, keep: { readonly session: string } | 'all' | null): Promise<boolean>;
-  /** Opens a session if the user is active and the password is still that one; at the user's bound the oldest ends. Null: it was not. */
-  openSession(user: string, passwordHash: string, session: { readonly id: string; readonly now: Micros; readonly expiresAt: Micros }, tokens: SessionTokens): Promise<SessionOwner | null>;
+  /** Opens a session if the user is active and the password is still that one (null: has none); at the user's bound the oldest ends. Null: it was not. */
+  openSession(user: string, passwordHash: string | null, session: { readonly id: string; readonly now: Micros; readonly expiresAt: Micros }, tokens: SessionTokens): Promise<SessionOwner | null>;
   /** Uses a refresh token up and gives the session new tokens; one that was used before ends its session. Null: refused. */
   rotate(refresh: Uint8Array, now: Micros, tokens: SessionTokens): Promise<SessionOwner | 'reused' | null>;
   endSession(session: string): Promise<void>;
@@ -108,6 +110,7 @@ export interface User {
   readonly role: string;
   readonly scope: UserScope;
   readonly state: 'active' | 'disabled';
+  readonly signsInWith: 'password' | 'issuer';
   readonly mustChangePassword: boolean;
   readonly secondFactor: boolean;
   readonly createdAt: Micros;
@@ -128,6 +131,8 @@ export interface PeopleOptions {
   readonly passwordCost?: PasswordCost;
 }
 
+type ProvedRow = UserRow & PasswordState;
+
 interface Identity {
   readonly login: string;
   readonly name: string;
@@ -137,9 +142,10 @@ const loginShape = /^[\p{L}\p{N}][\p{L}\p{N}._@+-]{0,63}$/u;
 const uuidShape = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const plainLogin = (login: string): string => login.normalize('NFKC').trim().toLowerCase();
 const refused = (): SpamerError => new SpamerError('unauthenticated', 'login, password or code is wrong');
+const keptElsewhere = (what: string): SpamerError => new SpamerError('kept_elsewhere', `this user signs in at an OpenID issuer and has no ${what} here`);
 const noUser = (): SpamerError => new SpamerError('not_found', 'no such user');
 /** JSON leaves out what is undefined. */
-const scopeText = ({ organisation, careTeams, studies, patients }: UserScope): string => JSON.stringify({ organisation, careTeams, studies, patients });
+export const scopeText = ({ organisation, careTeams, studies, patients }: { readonly [Name in keyof UserScope]: UserScope[Name] | undefined }): string => JSON.stringify({ organisation, careTeams, studies, patients });
 const signedIn = (owner: SessionOwner, shown: ShownTokens): SignedIn => ({
   ...owner,
   ...shown,
@@ -160,6 +166,7 @@ export class People {
   private readonly passwords: Passwords;
   private readonly attempts: Attempts;
   private readonly factors: SecondFactors;
+  private readonly federated: FederatedUsers;
   private readonly gate = new FairGate({ atOnce: limits.passwordHashesAtOnce, waitingPerSource: limits.signInsWaitingPerSource, waiting: limits.signInsWaitingMax });
 
   constructor({ store, secondFactors, secret, roles, clock, passwordCost: cost }: PeopleOptions) {
@@ -170,6 +177,7 @@ export class People {
     this.keys = { index: derive('spamer login index v1'), seal: derive('spamer user seal v1') };
     this.passwords = new Passwords(derive('spamer password secret v1'), cost ?? passwordCost);
     this.factors = new SecondFactors({ store: secondFactors, passwords: this.passwords, keyOf: (user) => this.keyOf(user), clock });
+    this.federated = new FederatedUsers({ store, indexKey: derive('spamer federated index v1'), loginIndex: (login) => this.loginIndex(login), seal: (user, identity) => this.seal(user, identity), open: (row) => this.identity(row), clock });
     this.attempts = new Attempts(clock, { free: limits.signInsFree, firstWaitMs: 1000, waitMaxMs: limits.signInWaitMaxMs, keysMax: limits.attemptsKeptMax });
   }
 
@@ -188,29 +196,42 @@ export class People {
     if (!(await proof.use())) throw refused();
     if (newPassword !== undefined) passwordHash = await this.replacePassword(row, newPassword, source, null);
     else if (!this.passwords.current(passwordHash)) passwordHash = await this.rehash(row, password, source);
+    const opened = await this.open(row.user, passwordHash);
+    if (opened === null) throw refused();
+    return { ...opened, secondFactor: proof.how };
+  }
+
+  /** For whom an issuer vouches; the caller has checked that it does. @throws SpamerError `unauthenticated`: without a right here, or disabled */
+  async signInFederated(person: FederatedPerson): Promise<SignedIn> {
+    if (person.grant !== null && !this.roles.includes(person.grant.role)) throw refusedFederation();
+    const opened = await this.open(await this.federated.admit(person), null);
+    if (opened === null) throw refusedFederation();
+    return opened;
+  }
+
+  private async open(user: string, passwordHash: string | null): Promise<SignedIn | null> {
     const now = this.clock.now();
     const made = this.newTokens(now);
     const session = { id: randomUUID(), now, expiresAt: micros(now + limits.sessionS * 1e6) };
-    const owner = await this.store.openSession(row.user, passwordHash, session, made.hashes);
-    if (owner === null) throw refused();
-    return { ...signedIn(owner, made.shown), secondFactor: proof.how };
+    const owner = await this.store.openSession(user, passwordHash, session, made.hashes);
+    return owner === null ? null : signedIn(owner, made.shown);
   }
 
   /**
    * The active user whose password that is, and whose code. One answer, and the same work, for whatever is wrong.
    * @param second 'had': within a session, which had it
    */
-  private async proved(login: string, password: string, source: string, second: { readonly code: string | undefined } | 'had'): Promise<{ readonly row: UserRow; readonly proof: Proof }> {
+  private async proved(login: string, password: string, source: string, second: { readonly code: string | undefined } | 'had'): Promise<{ readonly row: ProvedRow; readonly proof: Proof }> {
     const index = this.loginIndex(login);
     const key = `${index.toString('base64url')}/${source}`;
     this.attempts.begin(key);
     const row = await this.store.userByLogin(index);
     const right = await this.gate.run(source, () => this.passwords.verify(row?.passwordHash ?? null, password));
     const proof = second === 'had' ? { how: 'none' as const, use: async () => true } : await this.judged(row, right, second.code, source);
-    if (!right || row === null || row.state !== 'active' || proof === null) throw refused();
+    if (!right || row === null || row.passwordHash === null || row.state !== 'active' || proof === null) throw refused();
     if (row.passwordExpiresAt !== null && row.passwordExpiresAt <= this.clock.now()) throw refused();
     this.attempts.succeeded(key);
-    return { row, proof };
+    return { row: { ...row, passwordHash: row.passwordHash }, proof };
   }
 
   private judged(row: UserRow | null, right: boolean, code: string | undefined, source: string): Promise<Proof | null> {
@@ -219,7 +240,7 @@ export class People {
     return code === undefined ? judge() : this.gate.run(source, judge);
   }
 
-  private async replacePassword(row: UserRow, newPassword: string, source: string, keep: { readonly session: string } | null): Promise<string> {
+  private async replacePassword(row: ProvedRow, newPassword: string, source: string, keep: { readonly session: string } | null): Promise<string> {
     checkNewPassword(newPassword, this.identity(row).login);
     if (await this.gate.run(source, () => this.passwords.verify(row.passwordHash, newPassword))) {
       throw new SpamerError('bad_request', 'the new password is the old one', { where: 'newPassword' });
@@ -231,7 +252,7 @@ export class People {
   }
 
   /** The cost was raised since the password was set. */
-  private async rehash(row: UserRow, password: string, source: string): Promise<string> {
+  private async rehash(row: ProvedRow, password: string, source: string): Promise<string> {
     const passwordHash = await this.gate.run(source, () => this.passwords.hash(password));
     const replaced = await this.store.setPassword(row.user, row.passwordHash, { ...row, passwordHash }, 'all');
     return replaced ? passwordHash : row.passwordHash;
@@ -259,10 +280,11 @@ export class People {
     return this.store.endSessions(user);
   }
 
-  /** Ends the user's other sessions. @throws SpamerError as `signIn` does */
+  /** Ends the user's other sessions. @throws SpamerError as `signIn` does; `kept_elsewhere` */
   async changePassword(user: string, session: string, change: { readonly password: string; readonly newPassword: string; readonly source: string }): Promise<void> {
     const known = await this.store.user(user);
     if (known === null) throw refused();
+    if (known.passwordHash === null) throw keptElsewhere('password');
     const { row } = await this.proved(this.identity(known).login, change.password, change.source, 'had');
     await this.replacePassword(row, change.newPassword, change.source, { session });
   }
@@ -271,11 +293,12 @@ export class People {
 
   /**
    * A second factor for the user of a session, not in force before `confirmSecondFactor`. @returns the otpauth:// URI, shown this once
-   * @throws SpamerError as `signIn` does for a wrong password; `conflict` when one is in force
+   * @throws SpamerError as `signIn` does for a wrong password; `conflict` when one is in force; `kept_elsewhere`
    */
   async beginSecondFactor(user: string, { password, source }: { readonly password: string; readonly source: string }): Promise<{ uri: string }> {
     const known = await this.store.user(user);
     if (known === null) throw refused();
+    if (known.passwordHash === null) throw keptElsewhere('second factor');
     const { login } = this.identity(known);
     await this.proved(login, password, source, 'had');
     return this.factors.begin(user, login);
@@ -331,7 +354,7 @@ export class People {
     if (!this.roles.includes(input.role)) throw new SpamerError('bad_request', 'no such role', { where: 'role' });
     const user = randomUUID();
     const password = input.password ?? oneTimePassword();
-    const sealed = new Sealer(this.keyOf(user)).seal(Buffer.from(JSON.stringify({ login, name: input.name ?? '' } satisfies Identity)), context);
+    const sealed = this.seal(user, { login, name: input.name ?? '' });
     const row: Omit<UserRow, 'secondFactor'> = { user, sealed, role: input.role, scope: scopeText(input), state: 'active', createdAt: this.clock.now(), ...(await this.oneTime(password)) };
     await this.store.addUser(row, this.loginIndex(login));
     return { user, password };
@@ -351,6 +374,7 @@ export class People {
       role: row.role,
       scope: JSON.parse(row.scope) as User['scope'],
       state: row.state,
+      signsInWith: row.passwordHash === null ? ('issuer' as const) : ('password' as const),
       mustChangePassword: row.passwordOnce,
       secondFactor: row.secondFactor,
       createdAt: row.createdAt,
@@ -363,9 +387,11 @@ export class People {
     if (!(await this.store.setUserState(user, state))) throw noUser();
   }
 
-  /** A new one-time password; every session of the user ends. @throws SpamerError `not_found` */
+  /** A new one-time password; every session of the user ends. @throws SpamerError `not_found`, `kept_elsewhere` */
   async resetPassword(user: string): Promise<{ password: string }> {
-    if ((await this.store.user(user)) === null) throw noUser();
+    const known = await this.store.user(user);
+    if (known === null) throw noUser();
+    if (known.passwordHash === null) throw keptElsewhere('password');
     const password = oneTimePassword();
     if (!(await this.store.setPassword(user, null, await this.oneTime(password), null))) throw noUser();
     return { password };
@@ -376,7 +402,11 @@ export class People {
     return { passwordHash, passwordOnce: true, passwordExpiresAt: micros(this.clock.now() + limits.oneTimePasswordS * 1e6) };
   }
 
-  private identity(row: UserRow): Identity {
+  private seal(user: string, identity: Identity): Uint8Array {
+    return new Sealer(this.keyOf(user)).seal(Buffer.from(JSON.stringify(identity)), context);
+  }
+
+  private identity(row: Pick<UserRow, 'user' | 'sealed'>): Identity {
     const plain = new Opener(this.keyOf(row.user)).open(row.sealed, context);
     return JSON.parse(plain.toString('utf8')) as Identity;
   }

@@ -164,6 +164,6 @@ export async function freePort(): Promise<number> {
 }
 
 /** Whether CI demands what a laptop may lack; then its absence is a failure and not a skip. */
-export function demanded(what: 'shared' | 'browser' | 'postgresql' | 'clickhouse' | 'kafka' | 'k6'): boolean {
+export function demanded(what: 'shared' | 'browser' | 'postgresql' | 'clickhouse' | 'kafka' | 'oidc' | 'k6'): boolean {
   return (process.env['SPAMER_DEMAND'] ?? '').split(',').includes(what);
 }
