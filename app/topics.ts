@@ -1,5 +1,7 @@
 import type { Config } from '../core/config.js';
+import { SpamerError } from '../core/errors.js';
 import type { TopicSettings } from '../log/log.js';
+import type { MessageName } from '../schemas/ids.js';
 import { auditTopics } from './trail-store.js';
 
 const hourUs = 3600 * 1e6;
@@ -18,4 +20,22 @@ export function topics(config: Config): readonly TopicSettings[] {
     // No entry, no act; so the audit is never removed, and the bound of the log is not what stops it first.
     ...Object.values(auditTopics).map((name): TopicSettings => ({ name, writer: 'audit', consumers: [], partitions: 1, retentionBytes: null, retentionAgeUs: null, essential: true })),
   ];
+}
+
+/** What the records of each topic are, each behind the header that names its schema. */
+const messages: ReadonlyMap<string, readonly MessageName[]> = new Map<string, readonly MessageName[]>([
+  ['vitals.raw', ['Block']],
+  ['vitals.rejected', ['Rejected']],
+  ['vitals.held', ['Held']],
+  ['vitals.anonymized', ['AnonymizedRun', 'AnonymizedNumeric']],
+  ['pmr.chunks', ['PmrChunk']],
+  [auditTopics.entries, ['AuditRecord']],
+  [auditTopics.details, ['AuditDetail']],
+  [auditTopics.checkpoints, ['AuditCheckpoint']],
+]);
+
+export function messagesOf(topic: string): readonly MessageName[] {
+  const found = messages.get(topic);
+  if (found === undefined) throw new SpamerError('internal', 'a topic does not say what its records are', { where: topic });
+  return found;
 }

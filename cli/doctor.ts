@@ -28,7 +28,7 @@ export function doctor(): Command {
   return command('doctor', 'Check configuration, disk, clock, ports and native parts, and say what to do.', ['spamer doctor', 'spamer doctor --json'])
     .action(action<CommonOptions>('doctor', async ({ output, config }) => {
       const settings = config();
-      const findings = [nodeVersion(), ...(await nativeParts()), dataFolder(settings), disk(settings), keyFileRights(settings), clock(), openFiles(settings), ...certificates(settings), ...(await registry(settings)), ...(await log(settings)), ...(await ports(settings))];
+      const findings = [nodeVersion(), ...(await nativeParts()), dataFolder(settings), disk(settings), keyFileRights(settings), clock(), openFiles(settings), ...certificates(settings), ...(await registry(settings)), ...(await log(settings)), ...(await schemas(settings)), ...(await ports(settings))];
       const good = findings.every((finding) => finding.good);
       output.answer({ good, findings, config: redacted(settings) }, () => {
         for (const { check, good: fine, found, remedy } of findings) output.say(`${fine ? 'ok  ' : 'FAIL'} ${check}: ${found}${fine || remedy === undefined ? '' : `\n     → ${remedy}`}`);
@@ -110,6 +110,23 @@ async function log(config: Config): Promise<Finding[]> {
     return [{ check, good: false, found: `${fault.message}${fault.where === undefined ? '' : ` (${fault.where})`}`, remedy: 'spamer topics apply, where topics are missing' }];
   } catch (error) {
     const { message, remedy } = toSpamerError(error, 'internal', 'the brokers can\'t be asked');
+    return [{ check, good: false, found: message, remedy }];
+  }
+}
+
+/** As `topics apply --check` asks; nothing is registered. */
+async function schemas(config: Config): Promise<Finding[]> {
+  const check = 'schema_registry_url';
+  try {
+    const { applyConfiguredSubjects, faultOfSubjects, schemaRegistryOf } = await import('../app/schema-registry.js');
+    const registry = schemaRegistryOf(config);
+    if (registry === null) return [];
+    const findings = await applyConfiguredSubjects(config, registry, false);
+    const fault = faultOfSubjects(findings);
+    if (fault === null) return [{ check, good: true, found: `answers; ${findings.length} subjects have our schemas under the ids of the records` }];
+    return [{ check, good: false, found: `${fault.message}${fault.where === undefined ? '' : ` (${fault.where})`}`, remedy: 'spamer topics apply, where schemas are missing' }];
+  } catch (error) {
+    const { message, remedy } = toSpamerError(error, 'internal', 'the schema registry can\'t be asked');
     return [{ check, good: false, found: message, remedy }];
   }
 }

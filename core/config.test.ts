@@ -83,6 +83,18 @@ test('the log on Kafka: contradictions and settings without effect are told toge
   assert.ok(!JSON.stringify(redacted(config)).includes('hidden-away'));
 });
 
+test('the schema registry: contradictions and settings without effect are told together, and its password never', () => {
+  const kafka = { SPAMER_KAFKA_BROKERS: '127.0.0.1:9092' };
+  assert.match(faultsOf({ SPAMER_SCHEMA_REGISTRY_URL: 'http://127.0.0.1:8081' }), /schema_registry_url: has no effect without kafka_brokers/);
+  assert.match(faultsOf({ ...kafka, SPAMER_SCHEMA_REGISTRY_PASSWORD: 'hidden-away' }), /schema_registry_password: has no effect without schema_registry_url/);
+  const told = faultsOf({ ...kafka, SPAMER_SCHEMA_REGISTRY_URL: 'http://user:hidden-away@schemas.example.org:8081/?a=b', SPAMER_SCHEMA_REGISTRY_USER: 'spamer' });
+  for (const part of ['must be https', 'user and password have settings', 'perhaps a port and a path', 'give both or neither', '4 faults']) assert.ok(told.includes(part), `${part} in ${told}`);
+  assert.ok(!told.includes('hidden-away'));
+  const config = loadConfig({ environment: { ...kafka, SPAMER_SCHEMA_REGISTRY_URL: 'https://schemas.example.org/contexts/.spamer/', SPAMER_SCHEMA_REGISTRY_USER: 'spamer', SPAMER_SCHEMA_REGISTRY_PASSWORD: 'hidden-away' }, cwd: '/' });
+  assert.equal(config.schema_registry_url, 'https://schemas.example.org/contexts/.spamer');
+  assert.ok(!JSON.stringify(redacted(config)).includes('hidden-away'));
+});
+
 test('a secret may stand in a file: its text without the last line end; faults name the setting and never the text', (t) => {
   const cwd = mkdtempSync(join(tmpdir(), 'spamer-config-'));
   t.after(() => rmSync(cwd, { recursive: true }));

@@ -85,6 +85,9 @@ export const settings = {
   kafka_replication_factor: { schema: whole(1, 100).default(3), doc: 'Brokers that hold a copy of each topic.' },
   kafka_min_in_sync_replicas: { schema: whole(1, 100).default(2), doc: 'Copies that must have a record before it is acknowledged. On Apache Kafka they have it in memory: with 1, the loss of one broker\'s machine loses acknowledged frames.' },
   dangerously_ack_from_one_replica: { schema: flag.default(false), doc: 'Allows `kafka_min_in_sync_replicas` below 2.' },
+  schema_registry_url: { schema: z.url({ protocol: /^https?$/ }).transform((text) => text.replace(/\/$/, '')).optional(), doc: 'Schema registry with Confluent\'s API, such as Redpanda\'s `https://host:8081`, in which `spamer topics apply` registers the schemas of the topics under the ids that records carry. Without it they carry the same ids.' },
+  schema_registry_user: { schema: z.string().min(1).optional(), doc: 'User at that registry (HTTP Basic).' },
+  schema_registry_password: { schema: z.string().min(1).optional(), secret: true, doc: 'That user\'s password.' },
   log_bytes_max: { schema: whole(1024 ** 2, 1e15).default(20 * GiB), doc: 'Bytes that the log may keep in the data folder; at the bound ingest stops acknowledging, nothing acknowledged is lost. Not with `kafka_brokers`: there the brokers\' disks are the bound.' },
   log_partitions: { schema: whole(1, 64).default(4), doc: 'Partitions of vitals.raw; fixed when the data folder is created, on Kafka when its topics are made.' },
   raw_retention_hours: { schema: whole(1, 24 * 3650).default(24 * 7), doc: 'Hours that sealed blocks stay in the log after every consumer has read them.' },
@@ -115,7 +118,7 @@ const secretFiles: ReadonlyMap<SettingName, string> = new Map(names.filter((name
 export const settingNames = (): readonly string[] => [...names, ...secretFiles.values()];
 
 /** Environment variables that other parts of the program read themselves, so they are no misspelt settings. */
-const otherVariables = new Set(['SPAMER_CONFIG', 'SPAMER_SHARED_DIR', 'SPAMER_TOKEN', 'SPAMER_URL', 'SPAMER_NEW_PASSPHRASE', 'SPAMER_LIAR_FRAMES', 'SPAMER_SILENT', 'SPAMER_KILLS', 'SPAMER_POLICY_REQUESTS', 'SPAMER_SEED', 'SPAMER_DEMAND', 'SPAMER_CHROMIUM', 'SPAMER_ERASURE_PATIENTS', 'SPAMER_TIMED', 'SPAMER_TAMPERINGS', 'SPAMER_DISK_FILLS', 'SPAMER_PROPERTY_RUNS', 'SPAMER_TEST_KILLS', 'SPAMER_TEST_SEED', 'SPAMER_BENCH_DIR']);
+const otherVariables = new Set(['SPAMER_CONFIG', 'SPAMER_SHARED_DIR', 'SPAMER_TOKEN', 'SPAMER_URL', 'SPAMER_NEW_PASSPHRASE', 'SPAMER_LIAR_FRAMES', 'SPAMER_SILENT', 'SPAMER_KILLS', 'SPAMER_POLICY_REQUESTS', 'SPAMER_SEED', 'SPAMER_DEMAND', 'SPAMER_CHROMIUM', 'SPAMER_ERASURE_PATIENTS', 'SPAMER_TIMED', 'SPAMER_TAMPERINGS', 'SPAMER_DISK_FILLS', 'SPAMER_PROPERTY_RUNS', 'SPAMER_TEST_KILLS', 'SPAMER_TEST_SEED', 'SPAMER_BENCH_DIR', 'SPAMER_SCHEMA_REGISTRY_SERVER']);
 
 export interface ConfigSources {
   readonly environment: Readonly<Record<string, string | undefined>>;
@@ -224,7 +227,7 @@ function contradictions(config: Partial<Config>): string[] {
   if (config.vault_address?.startsWith('http:') === true && !loopback.has(new URL(config.vault_address).hostname) && config.dangerously_listen_without_tls !== true) {
     faults.push('vault_address: outside localhost must be https (or dangerously_listen_without_tls)');
   }
-  faults.push(...addressFaults(config), ...oidcFaults(config), ...registryFaults(config), ...clickHouseFaults(config), ...kafkaFaults(config));
+  faults.push(...addressFaults(config), ...oidcFaults(config), ...registryFaults(config), ...clickHouseFaults(config), ...kafkaFaults(config), ...schemaRegistryFaults(config));
   if (config.http_port !== undefined && config.http_port !== 0 && config.http_port === config.ingest_port && config.http_host === config.ingest_host) {
     faults.push('http_port and ingest_port: must differ');
   }
@@ -324,6 +327,20 @@ function kafkaFaults(config: Partial<Config>): string[] {
     ...(minInSync > replicas ? ['kafka_min_in_sync_replicas: must be at most kafka_replication_factor'] : []),
     ...(minInSync < 2 && config.dangerously_ack_from_one_replica !== true ? ['kafka_min_in_sync_replicas: below 2 an acknowledged frame may be in the memory of one broker only (dangerously_ack_from_one_replica allows it)'] : []),
     ...(config.log_bytes_max === undefined || config.log_bytes_max === settings.log_bytes_max.schema.parse(undefined) ? [] : ['log_bytes_max: has no effect with kafka_brokers, whose disks bound the log; remove it']),
+  ];
+}
+
+function schemaRegistryFaults(config: Partial<Config>): string[] {
+  const { schema_registry_url: text, schema_registry_user: user, schema_registry_password: word, dangerously_listen_without_tls: clear } = config;
+  if (text === undefined) return (['schema_registry_user', 'schema_registry_password'] as const).filter((name) => config[name] !== undefined).map((name) => `${name}: has no effect without schema_registry_url`);
+  const { protocol, hostname, username, password, search, hash } = new URL(text);
+  const open = protocol === 'http:' && !loopback.has(hostname.replace(/^\[|\]$/g, '')) && clear !== true;
+  return [
+    ...(config.kafka_brokers === undefined ? ['schema_registry_url: has no effect without kafka_brokers'] : []),
+    ...(open ? ['schema_registry_url: outside localhost must be https (or dangerously_listen_without_tls)'] : []),
+    ...(username + password === '' ? [] : ['schema_registry_url: user and password have settings of their own']),
+    ...(search + hash === '' ? [] : ['schema_registry_url: must be a scheme, a host, perhaps a port and a path']),
+    ...((user === undefined) === (word === undefined) ? [] : ['schema_registry_user and schema_registry_password: give both or neither']),
   ];
 }
 

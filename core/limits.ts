@@ -75,6 +75,10 @@ export const limits = {
   /** After so long without an answer a writer's thread counts as dead, and any other thread: the program then ends. */
   commitStalledMs: 60_000,
   threadSilentMs: 120_000,
+  /** One answer of a schema registry, one request to it, and the first answer of one that is just starting. */
+  schemaRegistryAnswerBytesMax: 1024 * 1024,
+  schemaRegistryTimeoutMs: 10_000,
+  schemaRegistryReadyMs: 5000,
   /** How long metrics and readiness wait for a part that does not answer. */
   reportWaitMs: 2000,
   /** Lifetime of a signed-in user's access token, of the refresh token that follows it, and of the whole session. */

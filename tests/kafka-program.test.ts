@@ -2,10 +2,14 @@ import assert from 'node:assert/strict';
 import { cpSync, readFileSync } from 'node:fs';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import avsc from 'avsc';
 import { randomOf } from '../device-emulator/random.js';
+import { answered, loadKafka, type KafkaMessage } from '../log/kafka-client.js';
+import { schemaIds, type MessageName } from '../schemas/ids.js';
 import { kafkaMissing, startKafka, type KafkaServers } from './kafka.js';
 import { KilledWard } from './killed-ward.js';
 import { cli, demanded, spawnProgram, temporaryFolder } from './program.js';
+import { refusal, startDouble, type TestRegistry } from './schema-registry.js';
 
 const missing = kafkaMissing();
 const skip = missing === null || demanded('kafka') ? false : missing;
@@ -64,6 +68,29 @@ describe('the program on a real Apache Kafka', { skip, timeout: 600_000 + kills 
     assert.ok(!wrong.err.includes('not-the-password'));
   });
 
+  it('topics apply registers the schemas with the topics, or neither: drift, a refused import and a registry that is away leave no topic', async (t) => {
+    const apply = async (registry: TestRegistry, ...more: string[]): Promise<{ code: number | null; err: string; found: Set<string> }> => {
+      const { code, out, err } = await cli('/nowhere', ['topics', 'apply', '--json', ...more], { ...environmentOf('schemas.'), SPAMER_SCHEMA_REGISTRY_URL: registry.url });
+      const { topics = [], schemas = [] } = (out === '' ? {} : JSON.parse(out)) as { topics?: Array<{ kind: string }>; schemas?: Array<{ kind: string }> };
+      return { code, err, found: new Set([...topics, ...schemas].map(({ kind }) => kind)) };
+    };
+    const [whole, closed, gone, loose] = await Promise.all([startDouble(), startDouble(), startDouble(), startDouble()]);
+    t.after(() => Promise.all([whole, closed, gone, loose].map((registry) => registry.stop())));
+    closed.fault = ({ method, path }) => (method === 'PUT' && path.startsWith('/mode/') ? refusal(42205, 'Mode mutability is not enabled') : null);
+    gone.fault = ({ path }) => (path.startsWith('/schemas/ids/') ? 'cut' : null);
+    await loose.ask('PUT', '/config/schemas.vitals.raw-value', { compatibility: 'NONE' });
+    const [check, refused, away, lowered] = await Promise.all([apply(whole, '--check'), apply(closed), apply(gone), apply(loose)]);
+    assert.deepEqual([check.code, refused.code, away.code, lowered.code], [2, 2, 3, 2], check.err + refused.err + away.err + lowered.err);
+    assert.match(check.err, /^topics apply: \d+ topics are not there; .*9 subjects are not in the schema registry.*schemas\.audit\.checkpoints-value\)\. .*\[config_invalid\]$/m);
+    assert.match(refused.err, /^topics apply: the schema registry does not let schemas be imported under our ids.*\[config_invalid\]\n$/);
+    assert.match(away.err, /^topics apply: the schema registry does not answer \(schema_registry_url\).*\[unreachable\]\n$/);
+    assert.match(lowered.err, /schemas\.vitals\.raw-value: compatibility NONE, declared FULL_TRANSITIVE/);
+    assert.deepEqual([check.found, lowered.found], [new Set(['missing']), new Set(['missing', 'drift'])]);
+    // Of topics too: none of the four made one.
+    const made = await apply(whole);
+    assert.deepEqual([made.code, made.found], [0, new Set(['made'])], made.err);
+  });
+
   it(`[DURABLE] [ONCE] [LEDGER] the log on Kafka: ${kills} kills of the program, of the only broker, or of both, and one program that stood still while another took over: every sample is there once, bit for bit (seed ${seed})`, { timeout: 240_000 + kills * 20_000 }, async (t) => {
     const random = randomOf(seed);
     const env = await applied('ward.');
@@ -86,6 +113,7 @@ describe('the program on a real Apache Kafka', { skip, timeout: 600_000 + kills 
     await takenOver(t, ward, env);
     const { samples, connections } = await ward.prove();
     t.diagnostic(`seed ${seed}, ${kills} kills, ${samples} samples, ${connections} connections`);
+    await readByStranger(t, env);
     await refusesOtherFolders(t, ward, env);
   });
 });
@@ -109,6 +137,71 @@ async function takenOver(t: TestContext, ward: KilledWard, env: Record<string, s
   ward.moveTo(copy.dir);
   await ward.restart();
   await ward.program.ready;
+}
+
+/** What each topic of the ward must hold by now. */
+const held: Readonly<Record<string, readonly MessageName[]>> = {
+  'vitals.raw': ['Block'], 'vitals.anonymized': ['AnonymizedRun', 'AnonymizedNumeric'], 'pmr.chunks': ['PmrChunk'], audit: ['AuditRecord'], 'audit.details': ['AuditDetail'], 'audit.checkpoints': ['AuditCheckpoint'],
+};
+
+/**
+ * A consumer that knows nothing of ours but the brokers and the schema registry reads every topic: by the id in a record it asks for
+ * the schema, and with that alone it decodes the record whole.
+ */
+async function readByStranger(t: TestContext, env: Record<string, string>): Promise<void> {
+  const registry = await startDouble();
+  t.after(() => registry.stop());
+  const { code, err } = await cli('/nowhere', ['topics', 'apply'], { ...env, SPAMER_SCHEMA_REGISTRY_URL: registry.url });
+  assert.equal(code, 0, err);
+  const prefix = env['SPAMER_KAFKA_TOPIC_PREFIX'] ?? '';
+  for (const [topic, messages] of Object.entries(held)) {
+    const read = await decodedByRegistry(registry, await recordsOf(`${prefix}${topic}`, topic.startsWith('audit') ? 1 : 4, messages.length));
+    assert.deepEqual([...read.keys()].sort(), messages.map((message) => schemaIds[message]).sort(), topic);
+    for (const message of messages) {
+      const subject = `${prefix}${topic}-${messages.length === 1 ? 'value' : `spamer.${message}`}`;
+      assert.equal(((await registry.ask('GET', `/subjects/${subject}/versions/latest`)) as { id: number }).id, schemaIds[message], subject);
+    }
+    const run = read.get(schemaIds.AnonymizedRun);
+    if (run !== undefined) assert.ok(run['study'] === 'all' && Array.isArray(run['deltas']) && run['deltas'].length > 0, 'and it is the samples of a study');
+  }
+}
+
+/** By id, the last record of it. */
+async function decodedByRegistry(registry: TestRegistry, records: readonly Buffer[]): Promise<Map<number, Readonly<Record<string, unknown>>>> {
+  const types = new Map<number, avsc.Type>();
+  const read = new Map<number, Readonly<Record<string, unknown>>>();
+  for (const record of records) {
+    assert.equal(record[0], 0);
+    const id = idOf(record);
+    const type = types.get(id) ?? avsc.Type.forSchema(JSON.parse(((await registry.ask('GET', `/schemas/ids/${id}`)) as { schema: string }).schema) as avsc.Schema);
+    types.set(id, type);
+    read.set(id, type.fromBuffer(record.subarray(5)) as Record<string, unknown>);
+  }
+  return read;
+}
+
+const idOf = (record: Buffer): number => record.readInt32BE(1);
+
+/** Records of a topic from its start, as Kafka's client gives them, until so many schemas were met. */
+async function recordsOf(topic: string, partitions: number, schemas: number): Promise<Buffer[]> {
+  const consumer = new (loadKafka().KafkaConsumer)({
+    'bootstrap.servers': servers.brokers, 'security.protocol': 'sasl_plaintext', 'sasl.mechanisms': 'SCRAM-SHA-512', 'sasl.username': account.user, 'sasl.password': account.password,
+    'group.id': 'stranger', 'enable.auto.commit': false, 'isolation.level': 'read_committed',
+  }, { 'auto.offset.reset': 'earliest' });
+  await answered((answer) => consumer.connect({ timeout: 10_000 }, (error) => answer(error, undefined)));
+  try {
+    consumer.setDefaultConsumeTimeout(500);
+    consumer.setDefaultIsTimeoutOnlyForFirstMessage(true);
+    consumer.assign(Array.from({ length: partitions }, (_, partition) => ({ topic, partition, offset: 0 })));
+    const records: Buffer[] = [];
+    for (let tries = 0; tries < 100 && new Set(records.map(idOf)).size < schemas; tries++) {
+      const messages = await answered<readonly KafkaMessage[]>((answer) => consumer.consume(1000, answer));
+      records.push(...messages.flatMap(({ value }) => (value === null ? [] : [value])));
+    }
+    return records;
+  } finally {
+    await answered((answer) => consumer.disconnect((error) => answer(error, undefined)));
+  }
 }
 
 const applied = async (prefix: string): Promise<Record<string, string>> => {
