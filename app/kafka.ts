@@ -7,7 +7,7 @@ import type { ClientSettings } from '../log/kafka-client.js';
 import { Cluster, type KafkaSettings } from '../log/kafka-cluster.js';
 import { applyTopics, declaredTopics, type DeclaredTopic, type TopicFinding } from '../log/kafka-topics.js';
 import { openKafkaLog, writersOf } from '../log/kafka.js';
-import type { Log } from '../log/log.js';
+import type { MovingLog } from '../log/move.js';
 import { topics } from './topics.js';
 
 /** Writers without topics: how far the stores are, and whose log this is. */
@@ -79,7 +79,7 @@ export function faultOfTopics(findings: readonly TopicFinding[]): SpamerError | 
 }
 
 /** The log of the configuration, on topics that are as declared. @throws SpamerError as they say. */
-export async function openConfiguredLog(config: OnKafka, journal: Journal, onLost: (error: SpamerError) => void): Promise<Log> {
+export async function openConfiguredLog(config: OnKafka, journal: Journal, onLost: (error: SpamerError) => void): Promise<MovingLog> {
   const fault = faultOfTopics((await applyConfiguredTopics(config, false)).findings);
   if (fault !== null) throw fault;
   return openKafkaLog({ ...kafkaOf(config), topics: topics(config), extraWriters, journal, onLost });

@@ -51,6 +51,12 @@ export const recordBytes = (key: Uint8Array, value: Uint8Array): number => key.l
 export const endKey = (topic: string, partition: number): string => `e\0${topic}\0${partition}`;
 export const usedKey = (consumer: string, topic: string, partition: number): string => `u\0${consumer}\0${topic}\0${partition}`;
 export const stateKey = (table: string, key: string): string => `s\0${table}\0${key}`;
+/** What a key of a writer's topic is about; null: an end, or the count of transactions. */
+export function readKey(key: string): { readonly kind: 'state'; readonly table: string; readonly key: string } | { readonly kind: 'used'; readonly consumer: string; readonly topic: string; readonly partition: number } | null {
+  const [kind, first = '', second = '', third = ''] = key.split('\0');
+  if (kind === 's') return { kind: 'state', table: first, key: key.slice(first.length + 3) };
+  return kind === 'u' ? { kind: 'used', consumer: first, topic: second, partition: Number(third) } : null;
+}
 export const isState = (key: string): boolean => key.startsWith('s\0');
 
 export const endBytes = ({ offset, bytes }: End): Buffer => doubles(offset, bytes);

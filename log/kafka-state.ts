@@ -1,7 +1,7 @@
 import type { Cluster, Place } from './kafka-cluster.js';
 import type { Cursor } from './kafka-cursor.js';
 import * as layout from './kafka-layout.js';
-import type { StateEntry } from './log.js';
+import type { StateEntry, WholeState } from './log.js';
 
 const takeMax = 1000;
 
@@ -24,6 +24,17 @@ export class WriterState {
 
   clear(): void {
     this.#values.clear();
+  }
+
+  whole(): WholeState {
+    const state: Array<WholeState['state'][number]> = [];
+    const consumed: Array<WholeState['consumed'][number]> = [];
+    for (const [name, bytes] of this.#values) {
+      const read = layout.readKey(name);
+      if (read?.kind === 'state') state.push({ table: read.table, key: read.key, value: layout.readState(bytes) });
+      if (read?.kind === 'used') consumed.push({ consumer: read.consumer, topic: read.topic, partition: read.partition, offset: layout.readNumber(bytes) });
+    }
+    return { state, consumed };
   }
 
   /** In byte order of the keys. */

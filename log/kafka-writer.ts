@@ -6,7 +6,8 @@ import { answered, faults, isFault, kafkaError, type KafkaProducer } from './kaf
 import { placeKey, type Cluster, type Place } from './kafka-cluster.js';
 import * as layout from './kafka-layout.js';
 import { follow, statePlace, stateTopic, WriterState } from './kafka-state.js';
-import type { NewRecord, StateEntry, TopicSettings, Transaction, Writer } from './log.js';
+import type { MovingWriter, Start } from './move.js';
+import type { NewRecord, StateEntry, TopicSettings, Transaction, WholeState } from './log.js';
 
 /** Kafka ends a transaction that its writer left open for so long; a writer that stood still as long is fenced. */
 const transactionMs = 60_000;
@@ -24,6 +25,8 @@ const fencedCodes: ReadonlySet<number> = new Set([faults.fenced, faults.transact
 
 interface Asked {
   readonly transaction: Transaction;
+  /** Offsets that partitions without records begin at. */
+  readonly starts: readonly Start[];
   readonly bytes: number;
   readonly resolve: (offsets: readonly number[]) => void;
   readonly reject: (error: SpamerError) => void;
@@ -55,7 +58,7 @@ export interface KafkaWriterParts {
  * replica has it and readers see it [DURABLE]. When a broker dies in the middle, the producer is opened again, which makes Kafka finish
  * or undo the transaction, and the count in the state says which: an answer is never a guess.
  */
-export class KafkaWriter implements Writer {
+export class KafkaWriter implements MovingWriter {
   readonly #parts: KafkaWriterParts;
   readonly #own: ReadonlyMap<string, number>;
   readonly #state = new WriterState();
@@ -79,13 +82,28 @@ export class KafkaWriter implements Writer {
     return writer;
   }
 
-  async commit(transaction: Transaction): Promise<readonly number[]> {
+  commit(transaction: Transaction): Promise<readonly number[]> {
+    return this.#ask(transaction, []);
+  }
+
+  async startAt(starts: readonly Start[]): Promise<void> {
+    for (const { topic, partition } of starts) {
+      if (!this.#own.has(topic) || layout.readEnd(this.#state.get(layout.endKey(topic, partition))).offset > 0) throw new SpamerError('conflict', 'this partition has begun already', { where: placeKey({ topic, partition }) });
+    }
+    await this.#ask({ records: [] }, starts);
+  }
+
+  async whole(): Promise<WholeState> {
+    return this.#state.whole();
+  }
+
+  async #ask(transaction: Transaction, starts: readonly Start[]): Promise<readonly number[]> {
     if (this.#closing !== undefined) throw new SpamerError('log_failed', 'the writer is closed', { where: this.#parts.name });
     if (this.#lost !== undefined) throw this.#lost;
     const bytes = this.#check(transaction);
     const copy = copied(transaction);
     return new Promise((resolve, reject) => {
-      this.#asked.push({ transaction: copy, bytes, resolve, reject });
+      this.#asked.push({ transaction: copy, starts, bytes, resolve, reject });
       this.#pump ??= this.#run().finally(() => { this.#pump = undefined; });
     });
   }
@@ -163,7 +181,8 @@ export class KafkaWriter implements Writer {
     const ends = new Map<string, layout.End>();
     const state = new Map<string, Buffer | null>();
     const records: Array<NewRecord & { header: Buffer }> = [];
-    const offsets = asked.map(({ transaction }) => {
+    const offsets = asked.map(({ transaction, starts }) => {
+      for (const { topic, partition, offset } of starts) ends.set(layout.endKey(topic, partition), { offset, bytes: 0 });
       for (const each of transaction.state ?? []) state.set(layout.stateKey(each.table, each.key), each.value === null ? null : layout.stateBytes(each.value));
       for (const each of transaction.consumed ?? []) state.set(layout.usedKey(each.consumer ?? this.#parts.name, each.topic, each.partition), layout.numberBytes(each.offset));
       return transaction.records.map((record) => {

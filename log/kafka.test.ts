@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SpamerError, type ErrorCode } from '../core/errors.js';
@@ -8,8 +11,10 @@ import { kafkaMissing, startKafka, type KafkaServers } from '../tests/kafka.js';
 import { Cluster } from './kafka-cluster.js';
 import { applyTopics, declaredTopics } from './kafka-topics.js';
 import { openKafkaLog, writersOf } from './kafka.js';
+import { openLmdbLog } from './lmdb.js';
 import { contractExtraWriters, contractRecord, contractTopics, logContract } from './log.contract.js';
 import type { Log } from './log.js';
+import { leftToMove, moveLog, type MovedPart, type MovingLog } from './move.js';
 
 const demanded = (process.env['SPAMER_DEMAND'] ?? '').split(',').includes('kafka');
 const skip = demanded ? false : (kafkaMissing() ?? false);
@@ -25,7 +30,7 @@ describe('the log on a real Apache Kafka', { skip }, () => {
   faults();
 });
 
-const openOn = (prefix: string, onLost?: (error: SpamerError) => void): Promise<Log> => openKafkaLog({ brokers: servers.brokers, prefix, topics: contractTopics, extraWriters: contractExtraWriters, journal: silentJournal, ...(onLost === undefined ? {} : { onLost }) });
+const openOn = (prefix: string, onLost?: (error: SpamerError) => void): Promise<MovingLog> => openKafkaLog({ brokers: servers.brokers, prefix, topics: contractTopics, extraWriters: contractExtraWriters, journal: silentJournal, ...(onLost === undefined ? {} : { onLost }) });
 
 /** Topics of a prefix of their own. */
 async function made(): Promise<string> {
@@ -108,6 +113,69 @@ function faults(): void {
       clearInterval(alive);
       await log.close();
     }
+  });
+
+  it('[DURABLE] [ONCE] an embedded log is moved with its own offsets, state and progress, goes on where it was broken off, and is refused where it would write over a log in use', async (t) => {
+    const dir = mkdtempSync(join(tmpdir(), 'spamer-move-'));
+    const source = await openLmdbLog({ dir, topics: contractTopics, extraWriters: contractExtraWriters, logBytesMax: 2 ** 26, journal: silentJournal });
+    const target = await openOn(await made());
+    t.after(async () => {
+      await source.close();
+      await target.close();
+      rmSync(dir, { recursive: true, force: true });
+    });
+    const writer = await source.writer('source');
+    const write = (from: number, to: number): Promise<readonly number[]> => writer.commit({
+      records: Array.from({ length: to - from }, (_, index) => contractRecord(`r${from + index}`, { timeUs: from + index + 0.5 })), state: [{ table: 't', key: `k\0${from}`, value: Buffer.alloc(0) }, { table: 't', key: 'last', value: Buffer.of(to) }],
+      consumed: [{ topic: 'input', partition: 0, offset: to - 1, consumer: 'stage' }, { topic: 'kept', partition: 0, offset: to, consumer: 'other' }],
+    });
+    await write(0, 10);
+    const writers = writersOf(contractTopics, contractExtraWriters);
+    const move = (signal = new AbortController().signal, moved: (count: number) => void = () => undefined): Promise<readonly MovedPart[]> => moveLog({ source, target, writers, signal, moved });
+    const stop = new AbortController();
+    await assert.rejects(move(stop.signal, () => stop.abort()), (error: unknown) => error instanceof Error && error.name === 'AbortError');
+    assert.equal((await target.status()).find(({ topic, partition }) => topic === 'input' && partition === 0)?.end, 10, 'it was broken off after the records');
+    // The log goes on in its folder, and is moved again.
+    await write(10, 15);
+    await writer.commit({ records: [], state: [{ table: 't', key: 'k\x000', value: null }] });
+    assert.equal(await leftToMove(source, target), 5);
+    const parts = await move();
+    assert.equal(parts.find(({ part }) => part === 'input/0')?.rows, 15);
+    assert.deepEqual(await target.read('input', 0, 0, all), await source.read('input', 0, 0, all));
+    assert.deepEqual(await target.consumers(), await source.consumers());
+    assert.deepEqual(await target.stateScan('source', 't', ''), await source.stateScan('source', 't', ''));
+    assert.deepEqual(await move(), parts, 'a third time there is nothing to do');
+    const heir = await target.writer('source');
+    assert.deepEqual(await heir.commit({ records: [contractRecord('next')] }), [15]);
+    await heir.close();
+    await assert.rejects(move(), refused('conflict'));
+  });
+
+  it('a log of which retention has removed the beginning keeps its offsets when it is moved, of partitions that are empty by now too', async (t) => {
+    const topics = [{ name: 'input', writer: 'source', consumers: [], partitions: 2, retentionBytes: null, retentionAgeUs: 10 }];
+    const dir = mkdtempSync(join(tmpdir(), 'spamer-move-'));
+    const source = await openLmdbLog({ dir, topics, logBytesMax: 2 ** 26, journal: silentJournal });
+    const prefix = await made();
+    const target = await openKafkaLog({ brokers: servers.brokers, prefix, topics, journal: silentJournal });
+    t.after(async () => {
+      await source.close();
+      await target.close();
+      rmSync(dir, { recursive: true, force: true });
+    });
+    const writer = await source.writer('source');
+    for (const partition of [0, 1]) await writer.commit({ records: Array.from({ length: 20 }, (_, index) => contractRecord(String(index), { partition, timeUs: partition === 0 ? index : 0 })) });
+    await source.retain(20);
+    await moveLog({ source, target, writers: ['source'], signal: new AbortController().signal, moved: () => undefined });
+    const ends = (log: Log) => log.status().then((status) => status.map(({ partition, start, end }) => [partition, start, end]));
+    assert.deepEqual(await ends(source), [[0, 10, 20], [1, 20, 20]]);
+    assert.deepEqual(await ends(target), await ends(source));
+    assert.deepEqual(await target.read('input', 0, 10, all), await source.read('input', 0, 10, all));
+    await assert.rejects(target.read('input', 0, 9, all), refused('offset_gone'));
+    await assert.rejects(target.read('input', 1, 0, all), refused('offset_gone'));
+    const heir = await target.writer('source');
+    assert.deepEqual(await heir.commit({ records: [contractRecord('a'), contractRecord('b', { partition: 1 })] }), [20, 20]);
+    assert.equal((await target.read('input', 1, 20, all)).length, 1);
+    await assert.rejects(heir.startAt([{ topic: 'input', partition: 1, offset: 50 }]), refused('conflict'));
   });
 
   it('topics that are not made, too few partitions, and acks from one memory are told', async () => {

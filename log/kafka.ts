@@ -6,7 +6,8 @@ import { Readers } from './kafka-reader.js';
 import { retainAll } from './kafka-retention.js';
 import { StateViews, statePlace } from './kafka-state.js';
 import { KafkaWriter } from './kafka-writer.js';
-import type { ConsumerStatus, Log, ReadLimits, RetentionReport, StateEntry, StoredRecord, TopicSettings, TopicStatus, Writer } from './log.js';
+import type { ConsumerStatus, ReadLimits, RetentionReport, StateEntry, StoredRecord, TopicSettings, TopicStatus } from './log.js';
+import type { MovingLog, MovingWriter } from './move.js';
 
 /** How often waiting readers ask the brokers whether there is more; a commit through this log wakes them at once. */
 const pollMs = 20;
@@ -33,7 +34,7 @@ export const writersOf = (topics: readonly TopicSettings[], extra: readonly stri
  * The log on Apache Kafka or what speaks its protocol. Its topics must exist (`applyTopics`).
  * @throws SpamerError `part_missing`, `unreachable`, `config_invalid`, `not_found` (topics not made).
  */
-export async function openKafkaLog(settings: KafkaLogSettings): Promise<Log> {
+export async function openKafkaLog(settings: KafkaLogSettings): Promise<MovingLog> {
   const cluster = Cluster.open(settings);
   try {
     await cluster.ready();
@@ -48,7 +49,7 @@ export async function openKafkaLog(settings: KafkaLogSettings): Promise<Log> {
 
 const placesOf = (topics: readonly TopicSettings[]): Place[] => topics.flatMap(({ name, partitions }) => Array.from({ length: partitions }, (_, partition) => ({ topic: name, partition })));
 
-class KafkaBackend implements Log {
+class KafkaBackend implements MovingLog {
   readonly #settings: KafkaLogSettings;
   readonly #cluster: Cluster;
   readonly #places: readonly Place[];
@@ -72,7 +73,7 @@ class KafkaBackend implements Log {
     return this.#settings.topics;
   }
 
-  async writer(name: string): Promise<Writer> {
+  async writer(name: string): Promise<MovingWriter> {
     if (!this.#writerNames().includes(name)) throw new SpamerError('internal', 'the log knows no such writer', { where: name });
     if (this.#writers.has(name)) throw new SpamerError('conflict', 'this writer is open already', { where: name });
     const opening = KafkaWriter.open({

@@ -55,6 +55,20 @@ export function consumedKey(consumer: string, topic: string, partition: number):
   return key;
 }
 
+/** Begins the keys of all progress. */
+export const consumedPrefix = Buffer.from('used/');
+
+export function readConsumedKey(key: Buffer): { readonly consumer: string; readonly topic: string; readonly partition: number } {
+  const text = key.subarray(consumedPrefix.length, key.length - 4).toString();
+  const [consumer = '', topic = ''] = text.split('\0');
+  return { consumer, topic, partition: key.readUInt32BE(key.length - 4) };
+}
+
+export function readStateKey(key: Buffer): { readonly table: string; readonly key: string } {
+  const end = key.indexOf(0);
+  return { table: key.toString('utf8', 0, end), key: key.toString('utf8', end + 1) };
+}
+
 export function numberBytes(value: number): Buffer {
   const bytes = Buffer.allocUnsafe(8);
   bytes.writeDoubleBE(value);

@@ -8,7 +8,7 @@ import { closeEnvironments, openEnvironments, prepareFiles, snapshot, translate,
 import { consumedOffset, retainAll } from './lmdb-retention.js';
 import { LocalQueue, packFor, ThreadQueue, type CommitQueue } from './lmdb-writer.js';
 import { LockFile, type LockScope } from './lock.js';
-import type { ConsumerStatus, Log, ReadLimits, RetentionReport, StateEntry, StoredRecord, TopicSettings, TopicStatus, Transaction, Writer } from './log.js';
+import type { ConsumerStatus, Log, ReadLimits, RetentionReport, StateEntry, StoredRecord, TopicSettings, TopicStatus, Transaction, WholeState, Writer } from './log.js';
 
 /** How often a waiting reader looks whether there is more; a commit of the same thread wakes it at once. */
 const pollMs = 5;
@@ -33,6 +33,8 @@ export interface WriterOptions {
 
 export interface LmdbLog extends Log {
   writer(name: string, options?: WriterOptions): Promise<Writer>;
+  /** State and progress of a writer, all of it, as of its last commit. */
+  whole(writer: string): Promise<WholeState>;
 }
 
 /**
@@ -167,6 +169,14 @@ class LmdbBackend implements LmdbLog {
 
   async stateScan(writer: string, table: string, prefix: string): Promise<readonly StateEntry[]> {
     return scanState(this.#environment(writer), table, prefix);
+  }
+
+  async whole(writer: string): Promise<WholeState> {
+    const environment = this.#environment(writer);
+    return snapshot(environment, () => ({
+      state: [...environment.state.getRange({})].map(({ key, value }) => ({ ...layout.readStateKey(key), value })),
+      consumed: [...environment.meta.getRange({ start: layout.consumedPrefix, end: layout.afterPrefix(layout.consumedPrefix) })].map(({ key, value }) => ({ ...layout.readConsumedKey(key), offset: layout.readNumber(value) })),
+    }));
   }
 
   /** Commits in the calling thread, for each topic that has something to remove: call it where waiting for the disk does no harm. */

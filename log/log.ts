@@ -137,6 +137,12 @@ export interface Log {
   close(): Promise<void>;
 }
 
+/** All that a writer knows beside its records. */
+export interface WholeState {
+  readonly state: ReadonlyArray<StateEntry & { readonly table: string }>;
+  readonly consumed: ReadonlyArray<Required<ConsumedOffset>>;
+}
+
 /** Partition of a key: FNV-1a over its bytes, so that all of one device keeps its order. */
 export function partitionOf(key: Uint8Array, partitions: number): number {
   let hash = 0x811c9dc5;
