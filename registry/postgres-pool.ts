@@ -26,8 +26,7 @@ const connectTimeoutMs = 5000;
  * @throws SpamerError `unreachable`, `config_invalid` (password, database), `data_locked` (another process owns it), `data_newer`
  */
 export async function openPostgres(settings: PostgresSettings): Promise<SqlDatabase> {
-  const owner = await PostgresOwner.take(settings.url, connectTimeoutMs);
-  const database = new PostgresDatabase(settings, owner);
+  const database = await openPostgresAsIs(settings);
   try {
     await migrate(database);
     return database;
@@ -35,6 +34,12 @@ export async function openPostgres(settings: PostgresSettings): Promise<SqlDatab
     await database.close();
     throw error;
   }
+}
+
+/** The same without making or changing a table: for looking at what is there. */
+export async function openPostgresAsIs(settings: PostgresSettings): Promise<SqlDatabase> {
+  const owner = await PostgresOwner.take(settings.url, connectTimeoutMs);
+  return new PostgresDatabase(settings, owner);
 }
 
 /** The server's product and version, asked without taking the registry. @throws SpamerError `unreachable`, `config_invalid` */
