@@ -75,7 +75,7 @@ function yearOf(series: Series, us: number): number {
   return year >= 0 && year < 65_536 ? year : 0;
 }
 
-function seriesOfRow(row: Row): Series {
+export function seriesOfRow(row: Row): Series {
   return {
     study: String(row['study']), policy: String(row['policy']), pseudonym: String(row['pseudonym']), group: row['grp'] as Record<string, string>,
     basis: row['basis'] as TimeBasis, year: row['year'] === null ? null : Number(row['year']), code: Number(row['code']), unit: Number(row['unit']),
@@ -161,6 +161,16 @@ export class ClickHouseAnalytics implements AnalyticsStore {
 
   buried(): Promise<readonly BuriedState[]> {
     return this.#tombstones.all();
+  }
+
+  /** Tombstones of a store that is moved here, with what each took there; rows of theirs that are here go. */
+  adopt(buried: readonly Buried[]): Promise<void> {
+    return this.#tombstones.adopt(buried);
+  }
+
+  /** Of these pseudonyms, what each took with it. */
+  buriedWith(tombstones: readonly Tombstone[]): Promise<readonly Buried[]> {
+    return this.#tombstones.of(tombstones);
   }
 
   async analyticsCounts(): Promise<readonly SeriesCount[]> {

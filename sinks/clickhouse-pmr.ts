@@ -27,7 +27,7 @@ function conditionOf(query: ChunkQuery): { readonly sql: string; readonly parame
   return { sql: sql.join(' AND '), parameters };
 }
 
-function chunkOf(row: Row): ChunkRecord {
+export function chunkOf(row: Row): ChunkRecord {
   const samples = row['samples'] as number[];
   return {
     patient: String(row['patient']), device: String(row['device']), timeFirstUs: Number(row['time_first']), timeLastUs: Number(row['time_last']),

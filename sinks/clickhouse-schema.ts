@@ -40,6 +40,9 @@ const migrations: ReadonlyArray<readonly string[]> = [[
     ENGINE = ReplacingMergeTree(step) ORDER BY (study, pseudonym) SETTINGS ${kept}`,
 ]];
 
+/** The newest version of the tables that this program knows. */
+export const schemaVersion = migrations.length;
+
 /**
  * Makes or updates the tables.
  * @param owner whose log the rows come from: positions in another log would be skipped or doubled [ONCE].

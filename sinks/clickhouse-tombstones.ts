@@ -67,6 +67,21 @@ export class ClickHouseTombstones {
     return this.#named.of(tombstones);
   }
 
+  /** Those of another store, whose rows it has deleted and counted: they are in force here too, with its counts. */
+  async adopt(buried: readonly Buried[]): Promise<void> {
+    await this.ready();
+    const left = buried.filter((one) => this.#stepOf(one) !== steps.gone);
+    if (left.length === 0) return;
+    await this.#alone(() => this.#insert(left.map((one) => ({ ...one, rows: 0, samples: 0 })), steps.named));
+    await this.#delete(left);
+    await this.#insert(left, steps.gone);
+  }
+
+  async of(tombstones: readonly Tombstone[]): Promise<readonly Buried[]> {
+    await this.ready();
+    return this.#named.of(tombstones);
+  }
+
   #stepOf(one: Tombstone): Step {
     return this.#steps.get(tombstoneKey(one)) ?? steps.named;
   }

@@ -15,7 +15,7 @@ import type { Batch, Page, SetAside } from './store.js';
 import { tombstoneKey, Tombstones, type Buried, type BuriedState, type Tombstone } from './tombstones.js';
 
 /** What a series' readings share stands once; a reading is then 6 numbers, and every row names its source position [ONCE]. */
-const migrations: readonly Migration[] = [{
+export const analyticsMigrations: readonly Migration[] = [{
   statements: [
     ...progressTables,
     `CREATE TABLE series (id INTEGER NOT NULL, study VARCHAR NOT NULL, policy VARCHAR NOT NULL, pseudonym VARCHAR NOT NULL, grp MAP(VARCHAR, VARCHAR) NOT NULL,
@@ -42,7 +42,7 @@ function groupOf(value: unknown): Record<string, string> {
   return Object.fromEntries((value as Array<{ key: string; value: string }>).map((entry) => [entry.key, entry.value]));
 }
 
-function seriesOfRow(row: Row): Series {
+export function seriesOfRow(row: Row): Series {
   return {
     study: String(row['study']), policy: String(row['policy']), pseudonym: String(row['pseudonym']), group: groupOf(row['grp']),
     basis: row['basis'] as TimeBasis, year: row['year'] === null ? null : Number(row['year']), code: Number(row['code']), unit: Number(row['unit']),
@@ -155,7 +155,7 @@ class DuckDbAnalytics implements AnalyticsStore {
   #turn: Promise<void> = Promise.resolve();
 
   async open(settings: DuckSettings): Promise<void> {
-    this.#file = await DuckFile.open(settings, migrations, (read) => this.#load(read));
+    this.#file = await DuckFile.open(settings, analyticsMigrations, (read) => this.#load(read));
   }
 
   offsets(): Promise<readonly ConsumedOffset[]> {

@@ -8,7 +8,7 @@ import type { ChunkQuery, ChunkRecord, DeviceCount, PmrStore } from './pmr.js';
 import type { Batch, Page, SetAside } from './store.js';
 
 /** The chunk's bytes are as sealed as they were in the log; only its header, which holds no vital sign, is in columns [SEALED]. */
-const migrations: readonly Migration[] = [{
+export const pmrMigrations: readonly Migration[] = [{
   statements: [
     ...progressTables,
     `CREATE TABLE chunks (patient UUID NOT NULL, device UUID NOT NULL, time_first BIGINT NOT NULL, time_last BIGINT NOT NULL, received_from BIGINT NOT NULL,
@@ -29,7 +29,7 @@ const uuidOf = (text: string): ReturnType<typeof uuidValue> => uuidValue(BigInt(
 
 const countOf = (row: Row): DeviceCount => ({ device: String(row['device']), code: Number(row['code']), samples: Number(row['samples']) });
 
-function chunkOf(row: Row): ChunkRecord {
+export function chunkOf(row: Row): ChunkRecord {
   return {
     patient: String(row['patient']), device: String(row['device']), timeFirstUs: Number(row['time_first']), timeLastUs: Number(row['time_last']),
     receivedFromUs: Number(row['received_from']), frameSchema: Number(row['frame_schema']), compression: String(row['compression']),
@@ -76,7 +76,7 @@ class DuckDbPmr implements PmrStore {
   readonly #totals = new Map<string, DeviceCount>();
 
   async open(settings: DuckSettings): Promise<void> {
-    this.#file = await DuckFile.open(settings, migrations, (read) => this.#load(read));
+    this.#file = await DuckFile.open(settings, pmrMigrations, (read) => this.#load(read));
   }
 
   offsets(): Promise<readonly ConsumedOffset[]> {
