@@ -9,6 +9,7 @@ import { DataKeyRows, type EpochUse, type KeyUse } from '../registry/data-keys.j
 import type { Claim, KeptRequest } from '../registry/idempotency.js';
 import { ErasureRows } from '../registry/erasures.js';
 import type { Bound, DevicesPart, PatientsPart, StudiesPart } from '../registry/lists.js';
+import { endMove } from '../registry/move.js';
 import { openPglite } from '../registry/postgres.js';
 import type { PostgresSettings } from '../registry/postgres-pool.js';
 import { roles, sexes, type DeviceEntry, type DeviceState, type Identity, type Membership, type PatientRow, type Release, type Role, type StudyRow, type TokenHolder, type TokenScope } from '../registry/records.js';
@@ -167,6 +168,8 @@ export class Custodian {
       const keystore = early ?? (await Keystore.open(dir, { ...keys, mayCreate: owner === null }));
       if (owner === null) await registry.setFact('keystore', keystore.id);
       else if (owner !== keystore.id) throw new SpamerError('data_damaged', 'the registry belongs to another keystore', { where: keystorePath(dir) });
+      // From now on it is in use: an old copy of the folder that it came from is not moved over it.
+      if (postgres !== undefined) await endMove(database);
       const clock = options.clock ?? systemClock;
       const people = new People({ store: new PeopleTables(database), secondFactors: new SecondFactorTables(database), secret: keystore.blindIndexKey, roles: roles.filter((role) => role !== 'demo' && role !== 'service'), clock, ...(options.passwordCost === undefined ? {} : { passwordCost: options.passwordCost }) });
       const enrolment = new Enrolment({ store: new EnrolmentTables(database), devices: registry, secret: keystore.blindIndexKey, clock, audit: options.audit });

@@ -2,12 +2,16 @@ import { randomUUID } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { SpamerError } from '../core/errors.js';
-import type { Log } from '../log/log.js';
+import type { Log, StateWrite } from '../log/log.js';
 import { LockFile } from '../log/lock.js';
 
-/** State of the writer `owner`: key "folder", value the name of the data folder whose log this is. */
+/**
+ * State of the writer `owner`: key "folder", value the name of the data folder whose log this is; key "moving" while that folder's
+ * embedded log is being moved here.
+ */
 const table = 'owner';
 const key = 'folder';
+const movingKey = 'moving';
 
 interface Name {
   readonly name: string;
@@ -48,7 +52,43 @@ export async function claimLog(log: Log, folder: string): Promise<void> {
     }
     return claimLog(log, folder);
   }
+  await endMove(log);
   if (!claimed) writeName(folder, { name, claimed: true });
+}
+
+/** What topics hold that a log is to be moved into. */
+export type Standing = 'empty' | 'part of this move' | 'in use';
+
+/** @param folder of the log that would be moved there. Changes nothing. */
+export async function standingOf(log: Log, folder: string): Promise<Standing> {
+  const entries = new Map((await log.stateScan('owner', table, '')).map((entry) => [entry.key, Buffer.from(entry.value).toString()]));
+  const owner = entries.get(key);
+  if (owner !== undefined) return entries.has(movingKey) && isLogElsewhere(folder) && owner === readName(folder).name ? 'part of this move' : 'in use';
+  return (await log.status()).every(({ end }) => end === 0) ? 'empty' : 'in use';
+}
+
+/** Names the folder in both places before the first record is moved; no program opens such a log, since the folder's own is not moved yet. */
+export async function beginMove(log: Log, folder: string): Promise<void> {
+  const { name } = readName(folder);
+  const standing = await standingOf(log, folder);
+  if (standing === 'in use') throw topicsInUse();
+  if (standing === 'empty') await write(log, [{ table, key, value: Buffer.from(name) }, { table, key: movingKey, value: Buffer.from('1') }]);
+}
+
+export const topicsInUse = (): SpamerError => new SpamerError('conflict', 'these topics hold a log that is in use, or part of another move; choose another prefix and make its topics', { where: 'kafka_topic_prefix' });
+
+/** From here on nothing is moved into this log any more. */
+async function endMove(log: Log): Promise<void> {
+  if ((await log.stateScan('owner', table, movingKey)).length > 0) await write(log, [{ table, key: movingKey, value: null }]);
+}
+
+async function write(log: Log, state: readonly StateWrite[]): Promise<void> {
+  const writer = await log.writer('owner');
+  try {
+    await writer.commit({ records: [], state });
+  } finally {
+    await writer.close();
+  }
 }
 
 function readName(folder: string): Name {

@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { MessagePort } from 'node:worker_threads';
 import type { Config } from '../core/config.js';
@@ -10,6 +9,7 @@ import { isOnKafka, type OnKafka } from './kafka.js';
 import { LogChild } from './log-child.js';
 import { remoteLog, serveLog } from './log-line.js';
 import { claimLog, isLogElsewhere, lockFolder } from './log-owner.js';
+import { isEmbedded, movedParts } from './moved.js';
 import { line } from './thread.js';
 import { topics } from './topics.js';
 
@@ -24,7 +24,7 @@ export interface OpenedLog {
   readonly ports: () => Readonly<Record<string, MessagePort>>;
 }
 
-const folderOf = (config: Config): string => join(config.data_dir, 'log');
+export const folderOf = (config: Config): string => join(config.data_dir, 'log');
 
 /**
  * The one place that chooses where the log lies: in the data folder, where every thread opens it by itself, or on Kafka.
@@ -32,11 +32,13 @@ const folderOf = (config: Config): string => join(config.data_dir, 'log');
  */
 export async function openProgramLog(config: Config, journal: Journal, onLost: (error: SpamerError) => void): Promise<OpenedLog> {
   const folder = folderOf(config);
+  // Files that were moved stay until the operator removes them; the note of a move that never came to its end is none.
+  const onFiles = isEmbedded(config.data_dir, 'log') && !movedParts(config.data_dir).has('log');
   if (isOnKafka(config)) {
-    if (existsSync(join(folder, 'ingest.mdb'))) throw new SpamerError('config_invalid', 'this data folder has its log in files, and what they hold would not be moved; start with a new data folder', { where: 'kafka_brokers' });
+    if (onFiles) throw new SpamerError('config_invalid', 'this data folder has its log in files, and what they hold is not on the brokers; spamer migrate moves it, or start with a new data folder', { where: 'kafka_brokers' });
     return openOnKafka(config, folder, onLost);
   }
-  if (isLogElsewhere(folder)) throw new SpamerError('config_invalid', 'this data folder has its log on Kafka, and what that holds would not be moved', { where: 'kafka_brokers' });
+  if (!onFiles && isLogElsewhere(folder)) throw new SpamerError('config_invalid', 'this data folder has its log on Kafka, and what that holds would not be moved', { where: 'kafka_brokers' });
   return { log: await openFolder(config, journal), ports: () => ({}) };
 }
 
@@ -45,8 +47,11 @@ export async function openThreadLog(config: Config, journal: Journal, port: Mess
   return port === undefined ? openFolder(config, journal) : remoteLog(port, topics(config), async () => port.close());
 }
 
-function openFolder(config: Config, journal: Journal): Promise<LmdbLog> {
-  return openLmdbLog({ dir: folderOf(config), topics: topics(config), extraWriters: ['sinks'], logBytesMax: config.log_bytes_max, journal });
+/** Writers without topics: how far the stores are. */
+export const extraWriters = ['sinks'];
+
+export function openFolder(config: Config, journal: Journal): Promise<LmdbLog> {
+  return openLmdbLog({ dir: folderOf(config), topics: topics(config), extraWriters, logBytesMax: config.log_bytes_max, journal });
 }
 
 async function openOnKafka(config: OnKafka, folder: string, onLost: (error: SpamerError) => void): Promise<OpenedLog> {

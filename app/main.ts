@@ -24,6 +24,7 @@ import type { Services } from '../security/services.js';
 import { ensureFirstAdmin } from './first-admin.js';
 import { vaultOf } from './keys.js';
 import { openProgramLog } from './log.js';
+import { checkPlaces } from './moved.js';
 import { queryPorts } from './ports.js';
 import { checkPorts, makeDataFolder } from './preflight.js';
 import type { RecordThread } from './record-thread.js';
@@ -82,6 +83,7 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
   // Of a folder in use the log says so, which is the better reason where its owner holds the ports too.
   if (!existsSync(config.data_dir)) await checkPorts(config, options.stream);
   makeDataFolder(config.data_dir);
+  checkPlaces(config);
   const { log, ports: logPorts } = await openProgramLog(config, journal, (error) => {
     journal.error(`the log is lost: ${error.message}; stopping, which is safe by [DURABLE]`, { code: error.code, ...(error.where === undefined ? {} : { stage: error.where }) });
     fail();

@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import type { Config } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
 import { openClickHouseStores } from '../sinks/clickhouse.js';
-import { clickHouseDefaults } from '../sinks/clickhouse-server.js';
+import { clickHouseDefaults, type ClickHouseSettings } from '../sinks/clickhouse-server.js';
 import { openDuckDbStores, type Stores } from '../sinks/duckdb.js';
 import { sinkDefaults } from '../sinks/sink.js';
+import { isEmbedded, movedParts } from './moved.js';
 
 /** What one commit costs the store decides how much goes into one. */
 export const batchingOf = ({ clickhouse_url: url }: Pick<Config, 'clickhouse_url'>): { readonly batchMs: number } => ({ batchMs: url === undefined ? sinkDefaults.batchMs : 1000 });
@@ -15,7 +16,7 @@ export const batchingOf = ({ clickhouse_url: url }: Pick<Config, 'clickhouse_url
 export async function openStores(config: Config): Promise<Stores> {
   const folder = join(config.data_dir, 'stores');
   const { clickhouse_url: url, store_memory_mb: memoryMb } = config;
-  const onFiles = existsSync(join(folder, 'analytics.duckdb'));
+  const onFiles = isEmbedded(config.data_dir, 'stores') && !movedParts(config.data_dir).has('stores');
   if (url === undefined) {
     // Files made beside would begin with what the log still holds, and miss what it has let go since the server has it [LEDGER].
     if (!onFiles && existsSync(nameFile(folder))) {
@@ -24,17 +25,23 @@ export async function openStores(config: Config): Promise<Stores> {
     return await openDuckDbStores({ folder, analyticsMemoryMb: memoryMb, pmrMemoryMb: Math.max(64, memoryMb / 2) });
   }
   if (onFiles) {
-    throw new SpamerError('config_invalid', 'this data folder has its stores in DuckDB files, and what they hold would not be moved; start with a new data folder', { where: 'clickhouse_url' });
+    throw new SpamerError('config_invalid', 'this data folder has its stores in DuckDB files, and what they hold is not on the server; spamer migrate moves it, or start with a new data folder', { where: 'clickhouse_url' });
   }
+  return await openClickHouseStores(clickHouseOf(config, url), logName(folder));
+}
+
+export function clickHouseOf(config: Config, url: string): ClickHouseSettings {
   const reader = config.clickhouse_read_user === undefined ? {} : { reader: { user: config.clickhouse_read_user, password: config.clickhouse_read_password ?? '' } };
-  const stores = { ...clickHouseDefaults, url, database: config.clickhouse_database, user: config.clickhouse_user, password: config.clickhouse_password ?? '', ...reader };
-  return await openClickHouseStores(stores, logName(folder));
+  return { ...clickHouseDefaults, url, database: config.clickhouse_database, user: config.clickhouse_user, password: config.clickhouse_password ?? '', ...reader };
 }
 
 const nameFile = (folder: string): string => join(folder, 'log.name');
 
+/** The name, if it has one already. */
+export const knownLogName = (folder: string): string | null => (existsSync(nameFile(folder)) ? readFileSync(nameFile(folder), 'utf8').trim() : null);
+
 /** Names the log of this data folder to a server that keeps what comes from it, for ever the same. */
-function logName(folder: string): string {
+export function logName(folder: string): string {
   const file = nameFile(folder);
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   if (!existsSync(file)) {

@@ -7,6 +7,7 @@ import { erasure } from './erasure.js';
 import { init } from './init.js';
 import { keys } from './keys.js';
 import { reconcile, tail } from './look.js';
+import { migrate } from './migrate.js';
 import { pmr } from './pmr.js';
 import { policy } from './policy.js';
 import { registryCommands } from './registry.js';
@@ -17,5 +18,5 @@ import { user } from './user.js';
 
 /** Every command, in the order of `--help`. */
 export function commands(): Command[] {
-  return [demo(), run(), init(), ...registryCommands(), user(), service(), ...careCommands(), emulate(), tail(), reconcile(), pmr(), erasure(), keys(), audit(), policy(), topics(), doctor()];
+  return [demo(), run(), init(), ...registryCommands(), user(), service(), ...careCommands(), emulate(), tail(), reconcile(), pmr(), erasure(), keys(), audit(), policy(), topics(), migrate(), doctor()];
 }
