@@ -3,13 +3,14 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Migrated } from '../app/migrate.js';
 import { runDevice } from '../device-emulator/device.js';
 import { randomOf } from '../device-emulator/random.js';
 import { synthetic } from '../device-emulator/synthetic.js';
 import { ClickHouse, clickHouseMissing } from './clickhouse.js';
+import { CutProxy } from './cut-proxy.js';
 import { kafkaMissing, startKafka } from './kafka.js';
 import { KilledWard } from './killed-ward.js';
 import { Postgresql, postgresqlMissing } from './postgresql.js';
@@ -21,21 +22,39 @@ const skip = lacking === undefined || (demanded('postgresql') && demanded('click
 const seed = Number(process.env['SPAMER_SEED'] ?? Math.floor(Math.random() * 1e9));
 const command = ['migrate', '--from', 'embedded', '--to', 'distributed'];
 
-/** Runs the command and kills it, a random moment after it has begun with that part. */
-async function killedIn(part: string, delayMs: number, dir: string, env: Record<string, string>): Promise<void> {
+/** Runs the command and kills it when `moment` has come. The proxy in `env` loses what it would need to come to its end by then. */
+async function killed(dir: string, env: Record<string, string>, moment: (told: (text: string) => Promise<void>) => Promise<void>): Promise<void> {
   const child = spawn(process.execPath, [main, ...command], { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, SPAMER_DATA_DIR: dir, ...env } });
   const ended = once(child, 'exit');
   let said = '';
-  await new Promise<void>((resolve, reject) => {
-    child.stderr.on('data', (chunk: Buffer) => {
-      said += chunk.toString();
-      if (said.includes(`Moving the ${part}`)) resolve();
-    });
-    void ended.then(() => reject(new Error(`ended before the ${part}: ${said}`)));
-  });
-  await sleep(delayMs);
+  child.stderr.on('data', (chunk: Buffer) => { said += chunk.toString(); });
+  await moment((text) => until(text, async () => said.includes(text) || (child.exitCode !== null && assert.fail(said)), 120_000));
   child.kill('SIGKILL');
   await ended;
+}
+
+/** In the registry and in the log a random moment after it has begun with them, in the stores between two inserts. */
+async function killedInEachPart(t: TestContext, dir: string, env: Record<string, string>, clickHouse: ClickHouse, random: () => number): Promise<void> {
+  const proxy = await CutProxy.start(clickHouse.url);
+  t.after(() => proxy.stop());
+  const proxied = { ...env, SPAMER_CLICKHOUSE_URL: proxy.url };
+  const isInsert = (target: string): boolean => /INSERT INTO/.test(target);
+  proxy.fateOf = (target) => (isInsert(target) ? 'lose' : 'pass');
+  for (const part of ['registry', 'log']) {
+    await killed(dir, proxied, async (told) => {
+      await told(`Moving the ${part}`);
+      await sleep(random() * 400);
+    });
+  }
+  // Of at least ten: versions of the tables, tombstones, and of each partition begun, rows, done.
+  let left = 3 + Math.floor(random() * 6);
+  await killed(dir, proxied, () => new Promise((resolve) => {
+    proxy.fateOf = (target) => {
+      if (!isInsert(target) || --left > 0) return 'pass';
+      resolve();
+      return random() < 0.5 ? 'lose' : 'lose answer';
+    };
+  }));
 }
 
 /** Patients of a study that deletes an erased patient's rows, with a few seconds each. */
@@ -122,8 +141,7 @@ test(`[DURABLE] [ONCE] [LEDGER] [ERASED] a data folder is moved to PostgreSQL, K
   assert.ok(planned(/^vitals\.raw\//) > 0 && planned(/^numerics$/) > 0 && planned(/^chunks$/) > 0);
   assert.equal(postgresql.sql('spamer', 'SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()'), '0', 'nothing was changed');
 
-  // The last is soon over: it is killed as it begins.
-  for (const [part, withinMs] of [['registry', 400], ['log', 400], ['stores', 50]] as const) await killedIn(part, random() * withinMs, ward.folder, env);
+  await killedInEachPart(t, ward.folder, env, clickHouse, random);
   assert.ok(!existsSync(join(ward.folder, 'moved.json')), 'it was killed before the switch-over');
   // Nobody is bound to a move that was broken off: the program goes on where it was, and erases a patient whose rows may be on the server.
   await ward.restart();
