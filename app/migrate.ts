@@ -106,6 +106,6 @@ function leftoverOf(dir: string, moved: ReadonlySet<Part>): string[] {
   return [
     ...(moved.has('registry') && isEmbedded(dir, 'registry') ? [join(dir, 'registry')] : []),
     ...(moved.has('log') ? within('log', /\.mdb(-lock)?$|\.writer$/) : []),
-    ...(moved.has('stores') ? within('stores', /\.duckdb(\.|$)/) : []),
+    ...(moved.has('stores') ? within('stores', /\.(duckdb|chunks)(\.|$)/) : []),
   ];
 }

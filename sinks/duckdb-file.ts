@@ -169,16 +169,21 @@ export class DuckFile {
 
   async #read(instance: DuckDBInstance, sql: string, parameters: Parameters, types: ParameterTypes, take: (row: Row) => boolean): Promise<void> {
     this.#connections += 1;
-    let connection: DuckDBConnection | undefined;
-    const timer = setTimeout(() => connection?.interrupt(), this.#settings.readTimeoutMs);
+    const connection = await instance.connect().catch((error: unknown) => {
+      this.#connections -= 1;
+      throw error;
+    });
+    // Again and again: an interrupt between two statements is forgotten.
+    let again: NodeJS.Timeout | undefined;
+    const timer = setTimeout(() => { again = setInterval(() => connection.interrupt(), 20); }, this.#settings.readTimeoutMs);
     try {
-      connection = await instance.connect();
       // DuckDB plans by statistics: planned before and run after another commit, a query would fail ("statistics are corrupt") or prune rows that are there.
       await connection.run('BEGIN TRANSACTION READ ONLY');
       await pump(connection, sql, parameters, types, take);
     } finally {
       clearTimeout(timer);
-      connection?.closeSync();
+      clearInterval(again);
+      connection.closeSync();
       this.#connections -= 1;
     }
   }

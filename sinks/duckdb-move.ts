@@ -5,7 +5,8 @@ import type { ConsumedOffset } from '../log/log.js';
 import type { AnalyticsRecord, NumericRecord } from './analytics.js';
 import { analyticsMigrations, seriesOfRow } from './duckdb-analytics.js';
 import { DuckFile, duckDefaults, type Migration, type Row } from './duckdb-file.js';
-import { chunkOf, pmrMigrations } from './duckdb-pmr.js';
+import { ChunkFile } from './chunk-file.js';
+import { chunksBeside, headerColumns, headerOf, openDuckDbPmr, placeOf, pmrMigrations } from './duckdb-pmr.js';
 import { readOffsets } from './duckdb-progress.js';
 import { readTombstones } from './duckdb-tombstones.js';
 import type { MovedStore } from './move.js';
@@ -31,20 +32,27 @@ export async function openDuckDbMove(folder: string, memoryMb: number): Promise<
   const open = (name: string, migrations: readonly Migration[], loaded: (read: (sql: string) => Promise<Row[]>) => Promise<void>): Promise<DuckFile> => DuckFile.open({ ...duckDefaults, memoryMb, readTimeoutMs, path: join(folder, name) }, migrations, loaded);
   let buried: readonly Buried[] = [];
   const analytics = await open('analytics.duckdb', analyticsMigrations, async (read) => { buried = await readTombstones(read); });
-  let pmr: DuckFile;
+  const pmrPath = join(folder, 'pmr.duckdb');
+  let pmr: DuckFile | undefined;
+  let chunks: ChunkFile;
   try {
+    // Opened as a start does it, which takes the bytes of chunks out of a table that still has them.
+    await (await openDuckDbPmr({ ...duckDefaults, memoryMb, path: pmrPath })).close();
     pmr = await open('pmr.duckdb', pmrMigrations, async () => undefined);
+    chunks = await ChunkFile.open(chunksBeside(pmrPath));
   } catch (error) {
+    await pmr?.close();
     await analytics.close();
     throw error;
   }
   return {
     analytics: new MovedAnalytics(analytics, ['numerics', 'runs'], `SELECT src_offset, count(*) AS weight FROM numerics WHERE WINDOW GROUP BY src_offset UNION ALL SELECT src_offset, n AS weight FROM runs WHERE WINDOW`, samplesPerBatch),
-    pmr: new MovedChunks(pmr, ['chunks'], 'SELECT src_offset, octet_length(message) AS weight FROM chunks WHERE WINDOW', bytesPerBatch),
+    pmr: new MovedChunks(pmr, chunks, 'SELECT src_offset, file_bytes AS weight FROM chunks WHERE WINDOW', bytesPerBatch),
     buried,
     close: async () => {
       await analytics.close();
       await pmr.close();
+      await chunks.close();
     },
   };
 }
@@ -124,7 +132,18 @@ function* readingsOf(rows: readonly Row[], partition: number): Generator<Numeric
 }
 
 class MovedChunks extends Moved<ChunkRecord> {
+  readonly #chunks: ChunkFile;
+
+  constructor(file: DuckFile, chunks: ChunkFile, weights: string, weightMax: number) {
+    super(file, ['chunks'], weights, weightMax);
+    this.#chunks = chunks;
+  }
+
   async rows(partition: number, from: number, to: number): Promise<readonly ChunkRecord[]> {
-    return (await this.within(`SELECT * REPLACE (patient::VARCHAR AS patient, device::VARCHAR AS device) FROM chunks WHERE ${window} ORDER BY src_offset`, partition, from, to)).map(chunkOf);
+    const records: ChunkRecord[] = [];
+    for (const row of await this.within(`SELECT ${headerColumns} FROM chunks WHERE ${window} ORDER BY src_offset`, partition, from, to)) {
+      records.push({ ...headerOf(row), message: await this.#chunks.read(placeOf(row)) });
+    }
+    return records;
   }
 }

@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomInt } from 'node:crypto';
 import { once } from 'node:events';
-import { statfsSync } from 'node:fs';
+import { statfsSync, statSync } from 'node:fs';
 import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { DuckDBInstance, DuckDBPreparedStatement } from '@duckdb/node-api';
+import { BIGINT, BLOB, blobValue, DuckDBInstance, DuckDBPreparedStatement } from '@duckdb/node-api';
 import { SpamerError } from '../core/errors.js';
 import { decodeAnalytics } from './analytics.js';
 import { DuckFile, duckDefaults } from './duckdb-file.js';
@@ -52,6 +52,9 @@ async function verify(stores: Stores): Promise<number> {
     cursor = page.next;
   }
   assert.deepEqual(seen, Array.from({ length: stored }, (_, n) => n));
+  const chunks = await messagesOf(stores, idOf(1));
+  assert.equal(chunks.length, (await stores.pmr.offsets())[0]?.offset ?? 0);
+  assert.ok(chunks.every((message, n) => message.equals(chunkMessage(1, n, 1))));
   return stored;
 }
 
@@ -89,6 +92,76 @@ void test('a commit between the planning of a query and its run neither fails it
   betweenPlanAndRun('INSERT INTO t SELECT range FROM range(2000, 3000)');
   assert.equal((await file.rows('SELECT a FROM t WHERE a >= 1000')).length, 1000);
   assert.equal((await file.rows('SELECT a FROM t WHERE a >= 1000')).length, 2000);
+});
+
+const recordsOf = (messages: readonly Buffer[]): ReturnType<typeof decodeChunk>[] => messages.map((value, offset) => decodeChunk({ offset, key: Buffer.alloc(16), timeUs: 0, value }, 0));
+
+/** Everything of a patient, page by page. */
+async function messagesOf({ pmr }: Stores, patient: string): Promise<Buffer[]> {
+  const found: Buffer[] = [];
+  for (let cursor: string | null | undefined; cursor !== null;) {
+    const page = await pmr.chunks({ patient, ...(cursor === undefined ? {} : { cursor }) });
+    found.push(...page.rows.map(({ message }) => Buffer.from(message)));
+    cursor = page.next;
+  }
+  return found;
+}
+
+void test('chunks of a mebibyte each are kept and read within the smallest memory that may be set', async (t) => {
+  const folder = await folderOf(t);
+  const rows = recordsOf(Array.from({ length: 90 }, (_, second) => chunkMessage(second % 2, second, 1, randomBytes(1024 * 1024))));
+  const own = rows.filter((_, second) => second % 2 === 1).map(({ message }) => Buffer.from(message));
+  let stores = await openDuckDbStores({ folder, pmrMemoryMb: 64 });
+  t.after(() => stores.close());
+  for (let from = 0; from < rows.length; from += 5) await stores.pmr.write(batchOf(rows.slice(from, from + 5), from, from + 5));
+  for (let starts = 0; starts < 2; starts += 1) {
+    const found = await messagesOf(stores, idOf(1));
+    assert.equal(found.length, own.length);
+    assert.ok(own.every((message, at) => message.equals(found[at] ?? Buffer.alloc(0))));
+    await stores.close();
+    stores = await openDuckDbStores({ folder, pmrMemoryMb: 64 });
+  }
+});
+
+void test('chunks of a store that still has their bytes in its table are moved out, each with its own', async (t) => {
+  const folder = await folderOf(t);
+  const messages = Array.from({ length: 40 }, (_, second) => chunkMessage(1, second, 1, randomBytes(1000 + second)));
+  let stores = await openDuckDbStores({ folder });
+  await stores.pmr.write(batchOf(recordsOf(messages.slice(0, 3)), 0, 3));
+  await stores.close();
+  const instance = await DuckDBInstance.create(join(folder, 'pmr.duckdb'));
+  const connection = await instance.connect();
+  for (const [at, message] of messages.entries()) {
+    if (at >= 3) await connection.run('INSERT INTO chunks SELECT * REPLACE ($at AS src_offset, $at::BIGINT * 1000000 AS time_first) FROM chunks WHERE src_offset = 0', { at: BigInt(at) }, { at: BIGINT });
+    await connection.run('UPDATE chunks SET message = $message WHERE src_offset = $at', { message: blobValue(message), at: BigInt(at) }, { message: BLOB, at: BIGINT });
+  }
+  for (const column of ['file_at', 'file_bytes']) await connection.run(`ALTER TABLE chunks DROP COLUMN ${column}`);
+  await connection.run('UPDATE format SET version = 1');
+  connection.closeSync();
+  instance.closeSync();
+  await rm(join(folder, 'pmr.chunks'));
+  for (let starts = 0; starts < 2; starts += 1) {
+    stores = await openDuckDbStores({ folder });
+    assert.deepEqual(await messagesOf(stores, idOf(1)), messages);
+    await stores.close();
+  }
+});
+
+void test('a file of chunks that is shorter than its table knows is data_damaged; what a write that failed left behind is written over', async (t) => {
+  const folder = await folderOf(t);
+  const messages = Array.from({ length: 4 }, (_, second) => chunkMessage(1, second, 1, randomBytes(500)));
+  let stores = await openDuckDbStores({ folder });
+  await stores.pmr.write(batchOf(recordsOf(messages.slice(0, 2)), 0, 2));
+  await stores.close();
+  const path = join(folder, 'pmr.chunks');
+  const bytes = await readFile(path);
+  await writeFile(path, bytes.subarray(0, -1));
+  await assert.rejects(openDuckDbStores({ folder }), isCode('data_damaged'));
+  await writeFile(path, Buffer.concat([bytes, randomBytes(3000)]));
+  stores = await openDuckDbStores({ folder });
+  t.after(() => stores.close());
+  await stores.pmr.write(batchOf(recordsOf(messages).slice(2), 2, 4));
+  assert.deepEqual(await messagesOf(stores, idOf(1)), messages);
 });
 
 void test('a store held by another process, or twice by this one, is data_locked', async (t) => {
@@ -187,21 +260,26 @@ void test('[ONCE] [DURABLE] a disk that is full in the middle of a checkpoint: t
   if (folder === null) return;
   const stores = await openDuckDbStores({ folder });
   let stored = 0;
+  const runSamples = 15_000;
   const store = async (count: number): Promise<void> => {
-    const rows = Array.from({ length: count }, (_, at) => decodeChunk({ offset: stored + at, key: Buffer.alloc(16), timeUs: 0, value: chunkMessage(1, stored + at, 1, randomBytes(60_000)) }, 0));
+    const rows = Array.from({ length: count }, (_, at) => ({
+      kind: 'run' as const, series: seriesOf(1), source: { partition: 0, offset: stored + at }, t0Us: stored + at, periodNs: 4_000_000, scale: 1, offset: 0,
+      samples: Array.from({ length: runSamples }, () => randomInt(-(2 ** 31), 2 ** 31)),
+    }));
     stored += count;
-    await stores.pmr.write(batchOf(rows, stored - count, stored));
+    await stores.analytics.write(batchOf(rows, stored - count, stored));
   };
   // DuckDB checkpoints when its log has 16 MiB: 12 MB of it now, the rest on a disk that has room for it but not for the checkpoint.
-  for (let n = 0; n < 8; n += 1) await store(25);
+  while ((statSync(join(folder, 'analytics.duckdb.wal'), { throwIfNoEntry: false })?.size ?? 0) < 12_000_000) await store(10);
   const ballast = join(folder, 'ballast');
   const { bavail, bsize } = statfsSync(folder);
   await writeFile(ballast, Buffer.alloc(bavail * bsize - 10_000_000));
-  await assert.rejects(async () => { for (;;) await store(25); }, (error: unknown) => isCode('disk_full')(error) && /checkpoint/.test(String((error as Error).cause)));
-  assert.deepEqual((await stores.pmr.offsets()).map(({ offset }) => offset), [stored], 'the batch is there, though its write was refused');
+  await assert.rejects(async () => { for (;;) await store(10); }, (error: unknown) => isCode('disk_full')(error) && /checkpoint/.test(String((error as Error).cause)));
+  assert.deepEqual((await stores.analytics.offsets()).map(({ offset }) => offset), [stored], 'the batch is there, though its write was refused');
   await rm(ballast);
   await store(50);
-  const counts = [{ device: idOf(101), code: 131329, samples: stored }, { device: idOf(101), code: 149530, samples: stored }];
-  assert.deepEqual([await stores.pmr.pmrCounts(), await stores.pmr.pmrTotals()], [counts, counts]);
+  const { study, pseudonym, code } = seriesOf(1);
+  const counts = [{ study, pseudonym, code, samples: stored * runSamples }];
+  assert.deepEqual([await stores.analytics.analyticsCounts(), await stores.analytics.analyticsTotals()], [counts, counts]);
   await stores.close();
 });

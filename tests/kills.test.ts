@@ -10,7 +10,7 @@ const seed = Number(process.env['SPAMER_SEED'] ?? Math.floor(Math.random() * 1e9
 
 const wait = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-test(`[DURABLE] [ONCE] [LEDGER] ${kills} kills at random moments lose no acked sample and double none (seed ${seed})`, { timeout: 120_000 + kills * 12_000 }, async (t) => {
+test(`[DURABLE] [ONCE] [LEDGER] ${kills} kills at random moments lose no acked sample and double none (seed ${seed})`, { timeout: 240_000 + kills * 24_000 }, async (t) => {
   const random = randomOf(seed);
   const ward = await KilledWard.start(t, 'kills', seed, 20);
   // The first kill hits the first start: keystore, registry, stores are being created.
@@ -68,7 +68,7 @@ const aims: readonly Aim[] = [
 ];
 const aimMs = 10_000;
 
-test(`[DURABLE] [ONCE] [LEDGER] kills aimed into a commit of each store lose no acked sample and double none (seed ${seed})`, { timeout: 120_000 + (aims.length + 2) * (aimMs + 10_000) }, async (t) => {
+test(`[DURABLE] [ONCE] [LEDGER] kills aimed into a commit of each store lose no acked sample and double none (seed ${seed})`, { timeout: 300_000 + (aims.length + 2) * (aimMs + 10_000) }, async (t) => {
   const random = randomOf(seed);
   const ward = await KilledWard.start(t, 'aimed', seed, 5);
   const reason = whyNoAim(ward.program.process);

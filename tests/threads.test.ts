@@ -31,7 +31,7 @@ const threads = ['log ingest', 'log audit', 'custodian-thread', 'stores-thread',
 /** What a stop may take when a part of it never answers, and the exit after it. */
 const endsWithinMs = 12_000;
 
-test('[DURABLE] whichever thread dies, the program says which and ends by itself; the next one has every frame that was acked', { timeout: 240_000 }, async (t) => {
+test('[DURABLE] whichever thread dies, the program says which and ends by itself; the next one has every frame that was acked', { timeout: 600_000 }, async (t) => {
   const folder = temporaryFolder('threads');
   t.after(() => folder.remove());
   const hook = join(folder.dir, 'preload.mjs');
