@@ -3,6 +3,7 @@ import { mkdir, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { PGlite, type PGliteOptions } from '@electric-sql/pglite';
 import { SpamerError } from '../core/errors.js';
+import { optimizeWasmLate } from '../core/wasm.js';
 import { flushFolder, flushTree } from './flushing-fs.js';
 import { migrate } from './migrate.js';
 import { freeBytes, RecoveringDatabase } from './recovery.js';
@@ -58,6 +59,7 @@ async function create(dir: string): Promise<void> {
 }
 
 async function start(dir: string, first: Pick<PGliteOptions, 'loadDataDir'> = {}): Promise<SqlDatabase> {
+  optimizeWasmLate();
   const startParams = [...PGlite.defaultStartParams.filter((parameter) => parameter !== unflushed), ...flushSettings, ...memorySettings, ...logSettings];
   return databaseOf(await RecoveringDatabase.open(dir, { startParams }, first));
 }
