@@ -3,7 +3,6 @@ import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
 import swagger from '@fastify/swagger';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
-import { TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox';
 import fastify from 'fastify';
 import { Type } from 'typebox';
 import { limits } from '../core/limits.js';
@@ -27,6 +26,7 @@ import { federationRoutes } from './federation.js';
 import { peopleRoutes } from './people.js';
 import type { QueryOptions, QueryPorts } from './ports.js';
 import { installProblems, Problem } from './problem.js';
+import { lazySerializers, lazyValidator } from './lazy-compilers.js';
 import { portableRoutes } from './portable.js';
 import { recordRoutes } from './record.js';
 import { serviceRoutes } from './services.js';
@@ -42,8 +42,8 @@ const packFromBytes = 2048;
  * Close it with `close()`: live views end first.
  */
 export async function buildServer(ports: QueryPorts, options: QueryOptions): Promise<Api> {
-  const api = fastify({ logger: false, ...(options.secure === undefined ? {} : { serverFactory: options.secure.make, https: {} }), bodyLimit: limits.bodyBytesMax, forceCloseConnections: true, requestTimeout: 30_000, ...(options.trustedProxies === undefined ? {} : { trustProxy: [...options.trustedProxies] }), routerOptions: { maxParamLength: 256 } }).withTypeProvider<TypeBoxTypeProvider>();
-  api.setValidatorCompiler(TypeBoxValidatorCompiler);
+  const api = fastify({ logger: false, ...(options.secure === undefined ? {} : { serverFactory: options.secure.make, https: {} }), bodyLimit: limits.bodyBytesMax, forceCloseConnections: true, requestTimeout: 30_000, ...(options.trustedProxies === undefined ? {} : { trustProxy: [...options.trustedProxies] }), routerOptions: { maxParamLength: 256 }, schemaController: { compilersFactory: { buildSerializer: lazySerializers } } }).withTypeProvider<TypeBoxTypeProvider>();
+  api.setValidatorCompiler(lazyValidator);
   await api.register(swagger, description(options));
   api.addSchema(Problem);
   installArrival(api);
