@@ -26,8 +26,8 @@ test('[DENY] a device is let in only with its entry, and refusals are summed up:
   const audit = kept();
   const door = new DoorAudit(audit, 20);
   const device = '11111111-1111-4111-8111-111111111111' as DeviceId;
-  await door.admitted(device);
-  assert.deepEqual(audit.entries.splice(0), [{ action: 'device.connect', outcome: 'allow', actor: { kind: 'device', id: device }, resource: { kind: 'device', id: device }, patient: null, context: {} }]);
+  await door.admitted(device, 'devices-stream');
+  assert.deepEqual(audit.entries.splice(0), [{ action: 'device.connect', outcome: 'allow', actor: { kind: 'device', id: device }, resource: { kind: 'device', id: device }, patient: null, context: { policies: 'devices-stream' } }]);
   for (let at = 0; at < 10_000; at++) door.refused(at % 4 === 0 ? 'bad_request' : 'unauthenticated');
   assert.equal(audit.entries.length, 0);
   const until = Date.now() + 5000;
@@ -37,7 +37,7 @@ test('[DENY] a device is let in only with its entry, and refusals are summed up:
   assert.deepEqual(sums(audit.entries), { bad_request: 2500, unauthenticated: 7500 });
   // An audit that can't be written lets nobody in, and what was counted meanwhile is written later.
   audit.fails = true;
-  await assert.rejects(door.admitted(device));
+  await assert.rejects(door.admitted(device, 'devices-stream'));
   door.refused('unauthenticated');
   await sleep(60);
   assert.equal(audit.entries.length, 2);

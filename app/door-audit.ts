@@ -27,8 +27,8 @@ export class DoorAudit implements DoorBook, Part {
     this.#windowMs = window;
   }
 
-  admitted(device: DeviceId): Promise<void> {
-    return this.#audit.record(entryOf('allow', { kind: 'device', id: device }, { kind: 'device', id: device }, {}));
+  admitted(device: DeviceId, policies: string): Promise<void> {
+    return this.#audit.record(entryOf('allow', { kind: 'device', id: device }, { kind: 'device', id: device }, { policies }));
   }
 
   refused(code: ErrorCode): void {

@@ -10,6 +10,7 @@ import type { Writer } from '../log/log.js';
 import { ingestActions } from '../query/actions.js';
 import type { Decider } from '../query/ports.js';
 import type { DeviceEntry } from '../registry/records.js';
+import type { PolicyDecision } from '../security/policy.js';
 import { tokenDevice, verifyDeviceToken } from '../security/tokens.js';
 import type { Custodian } from './custodian.js';
 import { openFilesMax, socketsMax } from './descriptors.js';
@@ -32,9 +33,10 @@ export function startIngest(config: Config, writer: Writer, custodian: Pick<Remo
     tokens: {
       verify: async (token) => {
         const entry = await custodian.deviceEntry(tokenDevice(token));
-        if (entry === null || !mayStream(policy, entry)) throw new SpamerError('unauthenticated', 'the token is not valid');
+        const decision = entry === null ? null : mayStream(policy, entry);
+        if (entry === null || decision?.allowed !== true) throw new SpamerError('unauthenticated', 'the token is not valid');
         const { device, jtiHash, expiresAt } = verifyDeviceToken(token, entry.publicKey, micros(systemClock.now()), config.clock_skew_max_s);
-        return { device, id: jtiHash.toString('hex'), expiresAtUs: expiresAt };
+        return { device, id: jtiHash.toString('hex'), expiresAtUs: expiresAt, decidedBy: decision.policies.join(',') };
       },
     },
     sealFor: async (patient: PatientId) => {
@@ -56,9 +58,9 @@ export function startIngest(config: Config, writer: Writer, custodian: Pick<Remo
 }
 
 /** Decided once a connection: what it may send then stands on that, and a change of the device's state ends it [DENY]. */
-function mayStream(policy: Decider, { device, state }: Pick<DeviceEntry, 'device' | 'state'>): boolean {
+function mayStream(policy: Decider, { device, state }: Pick<DeviceEntry, 'device' | 'state'>): PolicyDecision {
   const principal = { type: 'Device', id: device, attributes: { state } };
   // The door does not tell where a device connects from, and whose data it brings is the binding's to say.
   const context = { purpose: 'operations', consent: 'none', network: 'remote', now: systemClock.now() };
-  return policy.decide({ principal, action: ingestActions.connect, resource: { type: 'System', id: 'spamer', attributes: {} }, context }).allowed;
+  return policy.decide({ principal, action: ingestActions.connect, resource: { type: 'System', id: 'spamer', attributes: {} }, context });
 }

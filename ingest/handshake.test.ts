@@ -9,7 +9,7 @@ test('[DENY] a used token stays used though the wall clock jumps a day ahead and
   const clock: Clock = { now: () => micros(wallUs), elapsedMs: () => ms };
   const pass = (seconds: number): void => { [wallUs, ms] = [wallUs + seconds * 1e6, ms + seconds * 1000]; };
   const used = new UsedTokens(clock);
-  const token = { device: '00000000-0000-4000-8000-000000000001' as DeviceId, id: 'once', expiresAtUs: wallUs + 330e6 };
+  const token = { device: '00000000-0000-4000-8000-000000000001' as DeviceId, id: 'once', expiresAtUs: wallUs + 330e6, decidedBy: 'test' };
   used.claim(token);
   wallUs += 86_400e6;
   pass(60);

@@ -10,6 +10,8 @@ export interface DeviceToken {
   /** `jti`: unique among this device's tokens. */
   readonly id: string;
   readonly expiresAtUs: number;
+  /** Ids of the policies that let it in, with commas. */
+  readonly decidedBy: string;
 }
 
 export interface TokenVerifier {
@@ -20,7 +22,7 @@ export interface TokenVerifier {
 /** Where decisions at the door are written down; app joins it with the audit. */
 export interface DoorBook {
   /** The device is let in when this resolves. @throws SpamerError `audit_failed`: it is not. */
-  admitted(device: DeviceId): Promise<void>;
+  admitted(device: DeviceId, decidedBy: string): Promise<void>;
   /** Counted, and never waited for. */
   refused(code: ErrorCode): void;
 }

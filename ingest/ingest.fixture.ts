@@ -9,6 +9,7 @@ import { decode, header, messageName } from '../schemas/codec.js';
 import { decodeFrameBodies, encodeFrameBody, type DecodedFrame } from '../schemas/frames.js';
 import type { Ack, Command, Hello, Nack } from '../schemas/types.js';
 import type { DeviceEntry } from './bindings.js';
+import type { DeviceToken } from './handshake.js';
 import { IngestServer, ingestDefaults, protocolName, type IngestSettings } from './server.js';
 
 export const newDevice = (): DeviceId => deviceId(randomUUID()) as DeviceId;
@@ -101,11 +102,11 @@ export class Ward {
     });
   }
 
-  verify(token: string): Promise<{ device: DeviceId; id: string; expiresAtUs: number }> {
+  verify(token: string): Promise<DeviceToken> {
     const [text = '', id = '', expiry = '', signature, ...rest] = token.split('.');
     const device = deviceId(text);
     if (device === null || signature !== 'good' || rest.length > 0 || !(Number(expiry) > Date.now())) throw new SpamerError('unauthenticated', 'bad token');
-    return Promise.resolve({ device, id, expiresAtUs: Number(expiry) * 1000 });
+    return Promise.resolve({ device, id, expiresAtUs: Number(expiry) * 1000, decidedBy: 'test' });
   }
 
   /** Frames of the log in stored order, opened and authenticated. */

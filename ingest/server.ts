@@ -310,7 +310,7 @@ export class IngestServer {
       await this.#renew(session);
       if (session.barred) throw new SpamerError('unauthenticated', 'device not active');
       // No entry, no act [DENY]; frames wait for none.
-      await this.#parts.book.admitted(token.device);
+      await this.#parts.book.admitted(token.device, token.decidedBy);
     } catch (error) {
       this.#sessions.release(session);
       throw error;

@@ -182,8 +182,10 @@ test(`[ERASED] one of ${patients} patients is erased while all stream: to a thie
   assert.deepEqual([unlinking.balanced, unlinking.erased, unlinking.inFlight], [true, 0, 0]);
   assert.ok(deleting.balanced && deleting.erased > 0 && deleting.inFlight === 0 && deleting.emitted === deleting.stored + deleting.erased, JSON.stringify(deleting));
   // Every device came again after the stop, and each time it was let in is an entry.
-  const { rows: connections } = await server.as(token).get<{ rows: ReadonlyArray<{ outcome: string }> }>('/v1/audit/search?action=device.connect&limit=1000');
-  assert.ok(connections.filter(({ outcome }) => outcome === 'allow').length >= 2 * patients, `${connections.length} entries`);
+  const { rows: connections } = await server.as(token).get<{ rows: ReadonlyArray<{ outcome: string; context: { policies?: string } }> }>('/v1/audit/search?action=device.connect&limit=1000');
+  const admitted = connections.filter(({ outcome }) => outcome === 'allow');
+  assert.ok(admitted.length >= 2 * patients, `${connections.length} entries`);
+  assert.ok(admitted.every(({ context }) => (context.policies ?? '') !== ''), 'and says by which policy');
   await assert.rejects(readRecord(server, victim.patient));
   for (const [index, { patient }] of enrolled.entries()) {
     if (patient === victim.patient) continue;
