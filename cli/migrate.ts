@@ -34,7 +34,8 @@ export function migrate(): Command {
 
 function print({ output }: Context, { state, parts, rows, leftover }: Migrated): void {
   output.answer({ state, parts, rows, leftover }, () => {
-    if (rows.length > 0) output.say(table(['part', 'what', 'rows', 'SHA-256'], rows.map((row) => [row.part, row.what, row.rows.toLocaleString('en'), row.sha256?.slice(0, 16) ?? ''])));
+    // Empty tables say nothing to people; --json has them.
+    if (rows.length > 0) output.say(table(['part', 'what', 'rows', 'SHA-256'], rows.filter((row) => row.rows > 0).map((row) => [row.part, row.what, row.rows.toLocaleString('en'), row.sha256?.slice(0, 16) ?? ''])));
     else output.say('Everything that these settings name was moved before.');
   });
   if (state === 'planned') output.note('Nothing was changed. The program must stay stopped from the move on until it starts with these settings.');
