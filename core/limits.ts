@@ -58,6 +58,8 @@ export const limits = {
   sealsReserved: 2 ** 16,
   /** Plain bytes of a PMR chunk before compression. */
   chunkBytesMax: 1024 * 1024,
+  /** Samples of one anonymized run; a multiple of a thousand, so that pieces begin at whole microseconds. */
+  runSamplesMax: 1000,
   /** Body of a request, and of one to a route that needs no token: JSON of many levels takes V8 0.2 s a MB to read. */
   bodyBytesMax: 1024 * 1024,
   openBodyBytesMax: 16 * 1024,
@@ -146,6 +148,7 @@ export const limits = {
 
 const relations: ReadonlyArray<readonly [string, boolean]> = [
   ['a message holds at least one largest frame', limits.messageBytesMax >= limits.frameBytesMax + 5],
+  ['runs are cut at whole microseconds', limits.runSamplesMax % 1000 === 0],
   ['a block holds at least one largest frame', limits.blockBytesMax >= limits.frameBytesMax],
   ['the least window holds a largest frame', limits.windowBytesMin >= limits.frameBytesMax],
   ['the window holds at least one largest message', limits.windowBytes >= limits.messageBytesMax],

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { limits } from '../core/limits.js';
 import type { Pseudonym, StudyId } from '../core/ids.js';
 import { samplesOf } from '../schemas/frames.js';
 import { anonymize, type Disguise } from './anonymize.js';
@@ -18,6 +19,18 @@ test('waveforms that follow each other exactly become one run; samples stay', ()
   assert.deepEqual([...samplesOf(runs[0]!.deltas)], [1, 5, 4, 2]);
   assert.equal(runs[0]!.t0, 0);
   assert.equal(counts.get(ecg), 4);
+});
+
+test('what is long becomes runs of a bounded length, each beginning exactly where the one before it ended', () => {
+  for (const periodNs of [4_000_000, 2_777_778, 16_000_000]) {
+    const samples = Array.from({ length: 2 * limits.runSamplesMax + 7 }, (_, at) => (at * 37) % 501 - 250);
+    const { runs, counts } = anonymize([frame(1, { waveforms: [wave(start, samples, { periodNs })] })], disguise(open));
+    assert.deepEqual(runs.map(({ deltas }) => deltas.length), [limits.runSamplesMax, limits.runSamplesMax, 7]);
+    assert.deepEqual(runs.flatMap(({ deltas }) => [...samplesOf(deltas)]), samples);
+    assert.deepEqual(runs.map(({ t0 }) => t0), [0, 1, 2].map((at) => (at * limits.runSamplesMax * periodNs) / 1000));
+    assert.ok(runs.every(({ t0 }) => Number.isInteger(t0)));
+    assert.equal(counts.get(ecg), samples.length);
+  }
 });
 
 test('a gap is never joined, nor are waveforms of another period or scale', () => {

@@ -1,5 +1,6 @@
 import type { Pseudonym, StudyId } from '../core/ids.js';
 import { uuidBytes } from '../core/ids.js';
+import { limits } from '../core/limits.js';
 import type { DecodedFrame, DecodedWaveform } from '../schemas/frames.js';
 import type { AnonymizedNumeric, AnonymizedRun } from '../schemas/types.js';
 import { addCount, type Counts } from './ledger.js';
@@ -62,7 +63,7 @@ export function firstReading(frames: readonly DecodedFrame[], policy: StudyPolic
  */
 export function anonymize(frames: readonly DecodedFrame[], disguise: Disguise): Anonymized {
   const runs: AnonymizedRun[] = [];
-  for (const piece of pieces(frames, disguise.policy)) runs.push(runOf(piece, disguise));
+  for (const piece of pieces(frames, disguise.policy)) runs.push(...cut(runOf(piece, disguise)));
   return { runs, numerics: numericsOf(frames, disguise), counts: takenCounts(frames, disguise.policy) };
 }
 
@@ -112,6 +113,25 @@ function runOf({ first, parts, length }: Piece, disguise: Disguise): AnonymizedR
     offset: first.offset,
     deltas: joinedDeltas(parts, length),
   };
+}
+
+/**
+ * A store holds the samples of some thousand runs in memory at once, so a run is short however much a device hands in at once. A thousand
+ * periods are whole microseconds, so every piece begins exactly where the one before it ended.
+ */
+function* cut(run: AnonymizedRun): Generator<AnonymizedRun> {
+  const { deltas, t0, periodNs } = run;
+  if (deltas.length <= limits.runSamplesMax) {
+    yield run;
+    return;
+  }
+  for (let from = 0, before = 0; from < deltas.length; from += limits.runSamplesMax) {
+    const piece = deltas.slice(from, from + limits.runSamplesMax);
+    const first = before + (piece[0] ?? 0);
+    before = piece.reduce((sum, delta) => sum + delta, before);
+    piece[0] = first;
+    yield { ...run, t0: t0 + (from * periodNs) / 1000, deltas: piece };
+  }
 }
 
 function joinedDeltas(parts: readonly DecodedWaveform[], length: number): number[] {

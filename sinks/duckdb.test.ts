@@ -10,6 +10,7 @@ import { test, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { BIGINT, BLOB, blobValue, DuckDBInstance, DuckDBPreparedStatement } from '@duckdb/node-api';
 import { SpamerError } from '../core/errors.js';
+import { limits } from '../core/limits.js';
 import { decodeAnalytics } from './analytics.js';
 import { DuckFile, duckDefaults } from './duckdb-file.js';
 import { openDuckDbStores, type Stores } from './duckdb.js';
@@ -121,6 +122,29 @@ void test('chunks of a mebibyte each are kept and read within the smallest memor
     await stores.close();
     stores = await openDuckDbStores({ folder, pmrMemoryMb: 64 });
   }
+});
+
+void test('the longest runs are kept, read and added up within the smallest memory that may be set', async (t) => {
+  const folder = await folderOf(t);
+  const stores = await openDuckDbStores({ folder, analyticsMemoryMb: 64 });
+  t.after(() => stores.close());
+  const runs = 5000;
+  for (let from = 0; from < runs; from += 500) {
+    const rows = Array.from({ length: 500 }, (_, at) => ({
+      kind: 'run' as const, series: seriesOf(from + at), source: { partition: 0, offset: from + at }, t0Us: from + at, periodNs: 4_000_000, scale: 1, offset: 0,
+      samples: Array.from({ length: limits.runSamplesMax }, () => randomInt(65_536)),
+    }));
+    await stores.analytics.write(batchOf(rows, from, from + 500));
+  }
+  let read = 0;
+  for (let cursor: string | null | undefined; cursor !== null;) {
+    const page: Awaited<ReturnType<Stores['analytics']['runs']>> = await stores.analytics.runs({ study: 'heart', limit: 1000, ...(cursor === undefined ? {} : { cursor }) });
+    read += page.rows.length;
+    cursor = page.next;
+  }
+  assert.equal(read, runs);
+  assert.equal((await stores.analytics.analyticsCounts()).reduce((sum, { samples }) => sum + samples, 0), runs * limits.runSamplesMax);
+  assert.ok((await stores.analytics.aggregates({ study: 'heart', of: 'runs', by: [], minCell: 1 })).length > 0);
 });
 
 void test('chunks of a store that still has their bytes in its table are moved out, each with its own', async (t) => {
