@@ -115,6 +115,7 @@ export const commandActions: Readonly<Record<string, 'local' | readonly string[]
   demo: 'local',
   init: 'local',
   doctor: 'local',
+  migrate: 'local',
   emulate: 'local',
   tail: ['listTopics', 'readTopic'],
   reconcile: ['readLedger', 'readChannels'],
