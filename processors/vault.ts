@@ -42,6 +42,8 @@ export class Vault {
   readonly #envelopes: Envelopes;
   readonly #sealers: Lru<Sealer>;
   readonly #openers: Lru<Opener>;
+  /** What was asked for before the newest of them is not kept: the answer may be older than what is to be forgotten. */
+  #forgets = 0;
 
   constructor(keys: DataKeys, envelopes: Envelopes, settings: { readonly keysMax: number; readonly keyAgeMaxMs: number }) {
     this.#keys = keys;
@@ -73,6 +75,7 @@ export class Vault {
   }
 
   forget(patient: PatientId): void {
+    this.#forgets += 1;
     this.#sealers.delete((key) => key === patient);
     this.#openers.delete((key) => key.startsWith(`${patient}/`));
   }
@@ -88,20 +91,20 @@ export class Vault {
   }
 
   async #opener(named: KeyName): Promise<Opener> {
-    let opener = this.#openers.get(idOf(named));
-    if (opener === undefined) {
-      opener = this.#envelopes.opener(present(await this.#keys.get(named.patient, named.epoch)));
-      this.#openers.set(idOf(named), opener);
-    }
+    const kept = this.#openers.get(idOf(named));
+    if (kept !== undefined) return kept;
+    const forgets = this.#forgets;
+    const opener = this.#envelopes.opener(present(await this.#keys.get(named.patient, named.epoch)));
+    if (forgets === this.#forgets) this.#openers.set(idOf(named), opener);
     return opener;
   }
 
   async #sealer(patient: PatientId): Promise<Sealer> {
-    let sealer = this.#sealers.get(patient);
-    if (sealer === undefined) {
-      sealer = present(await this.#envelopes.sealer(patient));
-      this.#sealers.set(patient, sealer);
-    }
+    const kept = this.#sealers.get(patient);
+    if (kept !== undefined) return kept;
+    const forgets = this.#forgets;
+    const sealer = present(await this.#envelopes.sealer(patient));
+    if (forgets === this.#forgets) this.#sealers.set(patient, sealer);
     return sealer;
   }
 }

@@ -251,7 +251,13 @@ export class DuckFile {
 async function pump(connection: DuckDBConnection, sql: string, parameters: Parameters, types: ParameterTypes, take: (row: Row) => boolean): Promise<void> {
   const result = await connection.stream(sql, parameters, types);
   for await (const rows of result.yieldRowObjectJs()) {
-    for (const row of rows) if (!take(row)) return;
+    for (const row of rows) {
+      if (take(row)) continue;
+      // A result that is not read to its end holds the file open, and locked, until it is collected as garbage: being told to stop ends it.
+      connection.interrupt();
+      await result.fetchChunk().catch(() => null);
+      return;
+    }
   }
 }
 

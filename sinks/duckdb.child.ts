@@ -25,6 +25,6 @@ async function storeForever(folder: string): Promise<never> {
 }
 
 await storeForever(process.argv[2] ?? '').catch((error: unknown) => {
-  process.stdout.write(`failed ${error instanceof SpamerError ? error.code : String(error)}\n`);
+  process.stdout.write(`failed ${error instanceof SpamerError ? `${error.code} ${String((error.cause as Error | undefined)?.message ?? error.message)}` : String(error)}\n`);
   process.exitCode = 1;
 });

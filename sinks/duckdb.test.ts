@@ -32,10 +32,12 @@ async function folderOf(t: TestContext): Promise<string> {
 async function crash(folder: string, afterMs: number): Promise<void> {
   const child = spawn(process.execPath, [crasher, folder], { stdio: ['ignore', 'pipe', 'inherit'] });
   const exit = once(child, 'exit') as Promise<[number | null, string | null]>;
+  let said = '';
+  child.stdout.on('data', (chunk: Buffer) => { said += chunk.toString(); });
   await Promise.race([once(child.stdout, 'data'), exit]);
   setTimeout(() => child.kill('SIGKILL'), afterMs);
-  const [, signal] = await exit;
-  assert.equal(signal, 'SIGKILL', 'the child ended by itself');
+  const [code, signal] = await exit;
+  assert.equal(signal, 'SIGKILL', `the child ended by itself: ${code} ${said}`);
 }
 
 /** Each record n of the crasher holds n % 50 + 1 samples whose first is n: sums and distinct sources tell loss from doubling. */
@@ -186,6 +188,21 @@ void test('a file of chunks that is shorter than its table knows is data_damaged
   t.after(() => stores.close());
   await stores.pmr.write(batchOf(recordsOf(messages).slice(2), 2, 4));
   assert.deepEqual(await messagesOf(stores, idOf(1)), messages);
+});
+
+void test('a page that ends before its rows do leaves nothing behind that holds the file', async (t) => {
+  const folder = await folderOf(t);
+  const stores = await openDuckDbStores({ folder });
+  const rows = Array.from({ length: 9000 }, (_, offset) => ({ kind: 'run' as const, series: seriesOf(1), source: { partition: 0, offset }, t0Us: offset, periodNs: 1, scale: 1, offset: 0, samples: [offset] }));
+  await stores.analytics.write(batchOf(rows, 0, rows.length));
+  await stores.pmr.write(batchOf(recordsOf(Array.from({ length: 300 }, (_, second) => chunkMessage(1, second, 1))), 0, 300));
+  for (const limit of [1, 10, 3000, 8000]) assert.equal((await stores.analytics.runs({ study: 'heart', limit })).rows.length, limit);
+  assert.equal((await stores.pmr.chunks({ patient: idOf(1), limit: 7 })).rows.length, 7);
+  await stores.close();
+  const child = spawn(process.execPath, [crasher, folder], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const [said] = await once(child.stdout, 'data') as [Buffer];
+  child.kill('SIGKILL');
+  assert.equal(said.toString(), 'started\n');
 });
 
 void test('a store held by another process, or twice by this one, is data_locked', async (t) => {

@@ -104,7 +104,7 @@ test('[ONCE] [LEDGER] what compose.yaml gives the program is what it needs: with
   writeFileSync(join(dir, 'secrets', 'registry_url'), url);
   const given = Object.entries(services.spamer.environment).map(([name, value]) => [name, value.replace(/^\/run\/secrets\//, join(dir, 'secrets/'))]);
   // All but the log: its settings are those of the tests on Kafka.
-  const env = { ...(Object.fromEntries(given.filter(([name]) => !/KAFKA/.test(String(name)))) as Record<string, string>), SPAMER_CLICKHOUSE_URL: clickhouse.url, SPAMER_HTTP_HOST: '127.0.0.1', SPAMER_INGEST_HOST: '127.0.0.1', SPAMER_DANGEROUSLY_ACK_FROM_ONE_REPLICA: 'true' };
+  const env = { ...(Object.fromEntries(given.filter(([name]) => !/KAFKA|SCHEMA_REGISTRY/.test(String(name)))) as Record<string, string>), SPAMER_CLICKHOUSE_URL: clickhouse.url, SPAMER_HTTP_HOST: '127.0.0.1', SPAMER_INGEST_HOST: '127.0.0.1', SPAMER_DANGEROUSLY_ACK_FROM_ONE_REPLICA: 'true' };
 
   const ward = await KilledWard.start(t, 'containers-ward', 7, 20, env);
   await ward.send();

@@ -62,6 +62,8 @@ test(`[SEALED] [DURABLE] keys of patients and the keystore's are rotated while $
     await until(what, async () => { const now = await accepted(); return enrolled.every(({ device }) => (now.get(device) ?? 0) > (before.get(device) ?? 0)); }, 60_000);
   };
   await allGoOn('every device streams');
+  // Its first chunk is sealed under its first key: rotated before that, what came before would be sealed under the second.
+  await until('a chunk of every device', async () => new Set((await reconcile(server)).channels.filter(({ stored }) => stored > 0).map(({ device }) => device)).size === devices, 60_000);
 
   const before = await server.get<{ version: { number: number } }>('/v1/keystore');
   const [victim, ...others] = enrolled as [Enrolled, ...Enrolled[]];
