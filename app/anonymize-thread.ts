@@ -1,5 +1,6 @@
 import type { PatientId } from '../core/ids.js';
 import { openJournal } from '../core/journal.js';
+import { goBehind } from '../core/priority.js';
 import { anonymizeDefaults, AnonymizeWork, type AnonymizeStats } from '../processors/anonymize-stage.js';
 import { Stage, stageDefaults, type LoopStats } from '../processors/stage.js';
 import type { Vault } from '../processors/vault.js';
@@ -26,6 +27,7 @@ let stage: Stage;
 
 const api: AnonymizeThread = {
   start: async () => {
+    goBehind();
     const custodian = connect<Custodian>(ports['custodian'] as NonNullable<(typeof ports)['custodian']>).api;
     log = await openLog(journal);
     writer = await log.writer('anonymize');

@@ -27,6 +27,8 @@ export interface CohortParts {
   readonly consents: (patients: readonly PatientId[]) => Promise<readonly Consent[]>;
 }
 
+type Levels = ReturnType<typeof levelsOf>;
+
 const dayUs = 86_400_000_000;
 const memberContext = (study: StudyId, patient: PatientId): Buffer => Buffer.from(`spamer cohort v1 ${study} ${patient}`);
 
@@ -36,6 +38,7 @@ export class Cohorts {
   private readonly secrets = new Lru<string, MemberSecret>(limits.dataKeysCachedMax);
   /** Studies never change. */
   private readonly studyRows = new Lru<StudyId, StudyRow>(1000);
+  private readonly studyLevels = new Lru<StudyId, Levels>(1000);
   private queue: Promise<unknown> = Promise.resolve();
   /** Changes of studies and cohorts since the start. */
   private changes = 0;
@@ -83,6 +86,12 @@ export class Cohorts {
     return row;
   }
 
+  private async levels(study: StudyId): Promise<Levels> {
+    const levels = this.studyLevels.get(study) ?? levelsOf((await this.study(study)).policyJson);
+    this.studyLevels.set(study, levels);
+    return levels;
+  }
+
   /** Enrols patients, which puts their consent on record; who is in already stays with the same pseudonym, and a withdrawal stays one. */
   async enrol(study: StudyId, patients: readonly PatientId[], from: number | null = null): Promise<void> {
     await this.study(study);
@@ -117,7 +126,7 @@ export class Cohorts {
     const found = new Map<PatientId, Membership[]>();
     for (const row of rows) {
       const secret = await this.secretOf(row);
-      if (secret !== null) pushTo(found, row.patient, membershipOf(row, secret, await this.study(row.study), consents.get(`${row.study}/${row.patient}`) ?? []));
+      if (secret !== null) pushTo(found, row.patient, membershipOf(row, secret, await this.study(row.study), await this.levels(row.study), consents.get(`${row.study}/${row.patient}`) ?? []));
     }
     return patients.map((patient) => found.get(patient) ?? []);
   }
@@ -160,7 +169,8 @@ export class Cohorts {
   }
 
   private async decideGroups(study: StudyId): Promise<void> {
-    const { policyJson, k } = await this.study(study);
+    const { k } = await this.study(study);
+    const levels = await this.levels(study);
     const released: ReleasedMember[] = [];
     const waiting: Member[] = [];
     for (const row of await this.parts.registry.contributors(study)) {
@@ -169,7 +179,7 @@ export class Cohorts {
       if (row.level === null) waiting.push({ patient: row.patient, attributes });
       else released.push({ patient: row.patient, attributes, level: row.level });
     }
-    const assigned = assignGroups(levelsOf(policyJson), k, released, waiting);
+    const assigned = assignGroups(levels, k, released, waiting);
     if (assigned.size > 0) this.releaseGeneration = await this.parts.registry.release(study, assigned);
   }
 
@@ -199,8 +209,8 @@ function pushTo<Key, Item>(map: Map<Key, Item[]>, key: Key, item: Item): void {
   else items.push(item);
 }
 
-function membershipOf(row: CohortRow, secret: MemberSecret, study: StudyRow, consents: Membership['consents']): Membership {
-  const level = row.level === null ? undefined : levelsOf(study.policyJson)[row.level];
+function membershipOf(row: CohortRow, secret: MemberSecret, study: StudyRow, levels: Levels, consents: Membership['consents']): Membership {
+  const level = row.level === null ? undefined : levels[row.level];
   return {
     study: row.study,
     policyJson: study.policyJson,

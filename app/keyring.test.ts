@@ -6,11 +6,15 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { MessageChannel } from 'node:worker_threads';
 import type { PatientId } from '../core/ids.js';
 import type { AuditEntry } from '../security/audit.js';
+import { DataKeyRows } from '../registry/data-keys.js';
+import type { SqlDatabase } from '../registry/sql.js';
 import { envelopeKey, Opener } from '../security/envelope.js';
 import { unkept } from '../security/trail.fixture.js';
 import { Custodian, type CustodianOptions } from './custodian.js';
+import { connect, serve } from './rpc.js';
 import { Sealers } from './sealers.js';
 
 interface Folder {
@@ -168,4 +172,21 @@ test('[SEALED] encryptions are never counted too low: kill -9 in the middle of s
   const total = [...noted.values()].reduce((sum, count) => sum + count, 0);
   assert.ok(total > 100, `${total} sealed`);
   t.diagnostic(`${total} sealed under ${noted.size} keys over 3 kills`);
+});
+
+test('reservations that come from other threads at once share a statement, also over a database that answers at once', async (t) => {
+  const { port1, port2 } = new MessageChannel();
+  t.after(() => port1.close());
+  let statements = 0;
+  const db = {
+    query: async (_sql: string, [asked]: readonly unknown[] = []) => {
+      statements += 1;
+      return (JSON.parse(String(asked)) as Array<{ patient: string; epoch: number; count: number }>).map(({ patient, epoch, count }) => ({ patient, epoch, seals: count }));
+    },
+  } as unknown as SqlDatabase;
+  serve(port1, new DataKeyRows(db));
+  const { api } = connect<DataKeyRows>(port2);
+  const counts = await Promise.all(Array.from({ length: 200 }, (_, at) => api.reserve(`p${at}` as PatientId, 1, at + 1)));
+  assert.deepEqual(counts, Array.from({ length: 200 }, (_, at) => at + 1));
+  assert.ok(statements <= 5, `${statements} statements for 200 reservations`);
 });

@@ -1,6 +1,7 @@
 import { systemClock } from '../core/clock.js';
 import type { PatientId } from '../core/ids.js';
 import { openJournal } from '../core/journal.js';
+import { goBehind } from '../core/priority.js';
 import { recordDefaults, RecordWork, type RecordStats } from '../processors/record-stage.js';
 import { Stage, stageDefaults, type LoopStats } from '../processors/stage.js';
 import type { Vault } from '../processors/vault.js';
@@ -27,6 +28,7 @@ let stage: Stage;
 
 const api: RecordThread = {
   start: async () => {
+    goBehind();
     const custodian = connect<Custodian>(ports['custodian'] as NonNullable<(typeof ports)['custodian']>).api;
     log = await openLog(journal);
     writer = await log.writer('record');

@@ -1,5 +1,6 @@
 import { cautious, systemClock } from '../core/clock.js';
 import { faultOf, openJournal } from '../core/journal.js';
+import { goBehind } from '../core/priority.js';
 import type { ConsumedOffset, Log, Writer } from '../log/log.js';
 import { decodeAnalytics, type AnalyticsReads, type AnalyticsRecord } from '../sinks/analytics.js';
 import type { Stores } from '../sinks/duckdb.js';
@@ -57,6 +58,7 @@ function sinkParts<Row>(name: string, store: SinkParts<Row>['store'], decode: Si
 
 const api: StoresThread = {
   start: async () => {
+    goBehind();
     log = await openLog(journal);
     writer = await log.writer('sinks');
     stores = await openStores(config);

@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import { micros, type Micros, type PatientId } from '../core/ids.js';
 import type { SqlDatabase } from './sql.js';
 
@@ -56,6 +57,8 @@ export class DataKeyRows {
   private async reserveAll(): Promise<void> {
     this.reserving = true;
     while (this.asked.length > 0) {
+      // PGlite answers before the next caller's message is looked at: without a turn of the loop nobody would ever share a statement.
+      await turn();
       const batch = this.asked;
       this.asked = [];
       try {
