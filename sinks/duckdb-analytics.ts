@@ -38,8 +38,10 @@ const seriesColumns = 's.study, s.policy, s.pseudonym, s.grp, s.basis, s.year, s
 /** Samples of one page of runs, whatever its number of rows. */
 const pageSamplesMax = 1_000_000;
 
+/** In the order of its names, as every store gives it out: a group has one spelling, however a record spells it. */
 function groupOf(value: unknown): Record<string, string> {
-  return Object.fromEntries((value as Array<{ key: string; value: string }>).map((entry) => [entry.key, entry.value]));
+  const entries = (value as Array<{ key: string; value: string }>).map((entry) => [entry.key, entry.value] as const);
+  return Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
 export function seriesOfRow(row: Row): Series {
