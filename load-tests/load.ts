@@ -2,22 +2,25 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { compare } from './compare.js';
+import { judgePaths, renewBaseline } from './hot-paths.js';
 import { pageOf } from './report-page.js';
 import { say } from './report.js';
 import { k6Missing, k6Program, runScenario, scenarios, scenarioServer } from './scenario.js';
 
 /**
  * `npm run load -- report`: everything that is installed beside us in alternated rounds, as one HTML page and JSON.
+ * `npm run load -- hot-paths`: what each path that every frame takes costs, against its baseline (load-tests/hot-paths.json); `--renew` writes that anew.
  * `npm run load -- SCENARIO`: devices and readers as k6 plays them; exit 1 where a threshold does not hold or the books don't balance.
  */
 const usage = `usage: npm run load -- report [--frames N] [--rounds N] [--seconds N] [--out DIR]
        npm run load -- ${scenarios.join('|')}|all [--devices N] [--seconds N]
+       npm run load -- hot-paths [--renew [--rounds N]]
 `;
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     frames: { type: 'string', default: '1000000' }, rounds: { type: 'string', default: '5' }, seconds: { type: 'string' }, out: { type: 'string', default: 'load-report' },
-    devices: { type: 'string', default: '50' },
+    devices: { type: 'string', default: '50' }, renew: { type: 'boolean', default: false },
   },
 });
 
@@ -57,10 +60,17 @@ async function play(names: ReadonlyArray<(typeof scenarios)[number]>): Promise<v
   }
 }
 
+async function hotPaths(): Promise<void> {
+  if (values.renew) return renewBaseline(whole('rounds', values.rounds));
+  const verdicts = await judgePaths(say);
+  if (verdicts.some(({ dearer }) => dearer)) process.exitCode = 1;
+}
+
 const [asked, ...more] = positionals;
 const known = scenarios.find((name) => name === asked);
 if (more.length > 0) misused('one at a time');
 else if (asked === 'report') await report();
+else if (asked === 'hot-paths') await hotPaths();
 else if (asked === 'all') await play(scenarios);
 else if (known !== undefined) await play([known]);
 else misused(asked === undefined ? 'what shall be run?' : 'there is no such scenario');
