@@ -1,5 +1,6 @@
 import type { PatientId } from '../core/ids.js';
 import { limits } from '../core/limits.js';
+import { ownBytes } from '../core/own-bytes.js';
 import { CountedSealer, type SealingKey } from '../security/counted-sealer.js';
 import type { Custodian } from './custodian.js';
 import type { Remote } from './rpc.js';
@@ -48,6 +49,6 @@ export class Sealers {
   async #reserved(patient: PatientId): Promise<SealingKey | null> {
     const sealing = await this.#custodian.sealing(patient);
     // A structured clone turns a Buffer into a Uint8Array.
-    return sealing === null ? null : { ...sealing, key: { ...sealing.key, secret: Buffer.from(sealing.key.secret) } };
+    return sealing === null ? null : { ...sealing, key: { ...sealing.key, secret: ownBytes(sealing.key.secret) } };
   }
 }

@@ -28,8 +28,9 @@ export const limits = {
   connectionsMax: 50_000,
   /** A connection that sends nothing, not even a pong, for so long is closed. */
   idleTimeoutS: 60,
-  /** Handshakes whose token is being checked. */
-  handshakesMax: 1024,
+  /** Handshakes whose token is being checked, and those that wait for their turn: as many as are let in before a device gives its handshake up. */
+  handshakesMax: 512,
+  handshakesWaitingMax: 8192,
   /** Sockets that are not yet a device's: silent, or within their request or handshake. */
   halfOpenMax: 16_384,
   /** Open files that device sockets leave to the rest of the program. */
@@ -45,11 +46,11 @@ export const limits = {
   /** Bytes of one commit of a stage. */
   commitBytesMax: 32 * 1024 * 1024,
   /** Data keys that one thread keeps opened. */
-  dataKeysCachedMax: 20_000,
+  dataKeysCachedMax: 50_000,
   /** Idempotency keys that are kept at once; each lasts a day. */
   idempotencyKeysMax: 100_000,
   /** Answers of the registry that are kept until anything in it is written, of each kind. */
-  registryAnswersCachedMax: 20_000,
+  registryAnswersCachedMax: 50_000,
   /** Sealings under one session key; far below the 2^32 of a random 96-bit nonce, and counted. */
   sealsPerSessionMax: 2 ** 31,
   /** Encryptions under one data key before it is replaced; a sixteenth of the 2^32 that random nonces would allow, though each session under it has a key of its own. */
@@ -163,6 +164,8 @@ const relations: ReadonlyArray<readonly [string, boolean]> = [
   ['no source fills what is remembered of sign-ins at the issuer', limits.issuerSignInsPerSourceMax * 8 <= limits.issuerSignInsMax],
   ['a data key is replaced long before random nonces could meet', limits.sealsPerDataKeyMax <= 2 ** 32 / 16],
   ['a key lasts for many starts of all threads', limits.sealsPerDataKeyMax >= 1000 * limits.sealsReserved],
+  ['handshakes that wait are among the sockets that are not yet a device\'s', limits.handshakesMax + limits.handshakesWaitingMax < limits.halfOpenMax],
+  ['what a reconnecting device needs is at hand for as many as may be connected', limits.dataKeysCachedMax >= limits.connectionsMax && limits.registryAnswersCachedMax >= limits.connectionsMax],
   ['all devices together may have more pending than one', limits.pendingBytesMax >= 16 * limits.windowBytes],
 ];
 

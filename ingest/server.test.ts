@@ -22,6 +22,13 @@ async function setUp(t: TestContext, change: SettingsChange = {}, before?: { wri
   return { writer, ward, server };
 }
 
+async function until(condition: () => boolean): Promise<void> {
+  for (const end = Date.now() + 10_000; !condition();) {
+    assert.ok(Date.now() < end, 'it never came to that');
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
 const range = (first: number, last: number): number[] => Array.from({ length: last - first + 1 }, (_, i) => first + i);
 const storedSeqs = (ward: Ward, writer: MemoryWriter): number[] => ward.open(writer.records).map(({ frame }) => frame.seq);
 
@@ -381,6 +388,26 @@ test('one that never reads is cut off at the bound; the others go on', async (t)
   slow.socket.terminate();
   honest.send(numericFrame(1, 1));
   await honest.until(() => honest.acked === 1);
+});
+
+test('handshakes that come all at once wait their turn; only those beyond the room to wait are refused, and who leaves the line costs nothing', async (t) => {
+  const { ward, writer, server } = await setUp(t, { limits: { handshakesMax: 2, handshakesWaitingMax: 6 } });
+  // So long the first two are under way, and the others come.
+  writer.delayMs = 2000;
+  const tokens = range(1, 9).map(() => ward.token(ward.addDevice()));
+  const devices: Array<Promise<TestDevice>> = [];
+  let left: WebSocket | undefined;
+  for (const [at, token] of tokens.slice(0, 8).entries()) {
+    if (at === 2) left = new WebSocket(server.url, [protocolName], { headers: { authorization: `Bearer ${token}` } }).on('error', () => undefined);
+    else devices.push(TestDevice.connect(server.url, token));
+    await until(() => server.counters.handshakes === at + 1);
+  }
+  assert.equal(await statusOf(server.url, { authorization: `Bearer ${tokens[8] ?? ''}` }), 503);
+  left?.terminate();
+  writer.delayMs = 0;
+  await Promise.all(devices);
+  await until(() => server.counters.handshakes === 0);
+  assert.deepEqual([server.counters.connections, server.counters.handshakesRefused, ward.admitted.length], [7, 2, 7]);
 });
 
 test('half-open handshakes and full houses are refused or dropped, and a handshake cut short leaves nothing', async (t) => {

@@ -5,6 +5,7 @@ import { SpamerError, toSpamerError, type ErrorCode } from '../core/errors.js';
 import { uuidBytes, micros, type DeviceId } from '../core/ids.js';
 import { faultOf, type Journal } from '../core/journal.js';
 import { limits as coreLimits } from '../core/limits.js';
+import { ownBytes } from '../core/own-bytes.js';
 import type { Writer } from '../log/log.js';
 import { encode } from '../schemas/codec.js';
 import { Commands, type CommandAnswer } from './commands.js';
@@ -20,6 +21,7 @@ import { Rate } from './rate.js';
 import { Receiver } from './receive.js';
 import { UpgradeCork } from './upgrade-cork.js';
 import { Session, Sessions } from './sessions.js';
+import { Turns } from './turns.js';
 
 export const protocolName = 'spamer.v1';
 export const streamPath = '/v1/stream';
@@ -103,6 +105,7 @@ export class IngestServer {
   readonly #commands = new Commands();
   readonly #receiver: Receiver;
   readonly #lobby: Lobby;
+  readonly #turns: Turns;
   #listener: Listener | null = null;
   #expiry: NodeJS.Timeout | null = null;
   #stopping: Promise<void> | null = null;
@@ -138,6 +141,7 @@ export class IngestServer {
       onFailed: (session, code) => this.#failed(session, code),
     });
     this.#receiver = new Receiver({ ...settings, clock: parts.clock ?? systemClock, counters, commit: this.#commit, commands: this.#commands });
+    this.#turns = new Turns(settings.limits.handshakesMax, settings.limits.handshakesWaitingMax);
     this.#lobby = new Lobby({ halfOpenMax: settings.limits.halfOpenMax, socketsMax: settings.socketsMax }, counters);
   }
 
@@ -268,12 +272,18 @@ export class IngestServer {
       this.#parts.book.refused(code);
       if (!aborted) res.cork(() => res.writeStatus(statusLines[code] ?? '500 Internal Server Error').end(undefined, true));
     };
-    const full = this.#full();
+    const full = this.#turns.full ? 'overloaded' : this.#full();
     if (full !== null) return refuse(full);
     if (!offered) return refuse('bad_request');
 
     this.counters.handshakes += 1;
-    this.#admit(authorization)
+    this.#turns
+      .enter()
+      .then(() => {
+        // Who gave up while waiting costs nothing.
+        if (aborted) throw new SpamerError('unreachable', 'the device went away');
+        return this.#admit(authorization);
+      })
       .then(
         (session) => {
           const late = aborted ? 'unreachable' : this.#full();
@@ -290,13 +300,16 @@ export class IngestServer {
         },
       )
       .catch((error: unknown) => this.#parts.journal.error('a handshake could not be answered', { fault: faultOf(error) }))
-      .finally(() => (this.counters.handshakes -= 1));
+      .finally(() => {
+        this.counters.handshakes -= 1;
+        this.#turns.leave();
+      });
   }
 
   #full(): ErrorCode | null {
     const { limits } = this.#parts.settings;
     if (this.#stopping !== null) return 'stopping';
-    if (this.counters.connections >= limits.connectionsMax || this.counters.handshakes > limits.handshakesMax) return 'overloaded';
+    if (this.counters.connections >= limits.connectionsMax) return 'overloaded';
     return null;
   }
 
@@ -330,7 +343,7 @@ export class IngestServer {
     const bindings: Binding[] = [];
     for (const { patient, from, until } of entry.bindings) {
       const seal = await this.#parts.sealFor(patient);
-      if (seal !== null) bindings.push({ patient, patientBytes: uuidBytes(patient), from, until, seal });
+      if (seal !== null) bindings.push({ patient, patientBytes: ownBytes(uuidBytes(patient)), from, until, seal });
     }
     return bindings;
   }

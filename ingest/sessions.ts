@@ -1,5 +1,6 @@
 import type { ErrorCode } from '../core/errors.js';
 import { limits } from '../core/limits.js';
+import { ownBytes } from '../core/own-bytes.js';
 import { uuidBytes, type DeviceId } from '../core/ids.js';
 import { partitionOf } from '../log/log.js';
 import type { Status } from '../schemas/types.js';
@@ -65,7 +66,7 @@ export class Session {
 
   constructor(device: DeviceId, state: DeviceState | null, partitions: number, rate: Rate) {
     this.device = device;
-    this.key = uuidBytes(device);
+    this.key = ownBytes(uuidBytes(device));
     this.partition = partitionOf(this.key, partitions);
     this.rate = rate;
     this.passed = this.durable = { epoch: state?.epoch ?? 0, seq: state?.seq ?? 0 };

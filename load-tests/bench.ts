@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util';
 import { aggregate } from './aggregate.js';
 import { wireBytes } from './bytes.js';
+import { connections } from './connections.js';
 import { tls } from './encrypted.js';
 import { latencyRows } from './latency.js';
 import { oneDevice, thousandDevices } from './parts.js';
@@ -10,12 +11,13 @@ import { ward } from './ward.js';
 import { wholeWay, wholeWayAtBest } from './whole-way.js';
 
 /**
- * `npm run bench -- [PART…]` (one-device, thousand-devices, whole-way, latency, ward, tls, bytes, aggregate, security): speed as ratios against a
+ * `npm run bench -- [PART…]` (one-device, thousand-devices, whole-way, latency, ward, tls, bytes, aggregate, connections,
+ * security): speed as ratios against a
  * named peer or limit in the same run, all guarantees on. A part counts what is stored before it prints a speed. `--quick` sends a tenth; `--json` prints one value; exit 1 below what is needed.
  */
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { quick: { type: 'boolean', default: false }, json: { type: 'boolean', default: false }, seconds: { type: 'string' }, pace: { type: 'string' } },
+  options: { quick: { type: 'boolean', default: false }, json: { type: 'boolean', default: false }, seconds: { type: 'string' }, pace: { type: 'string' }, devices: { type: 'string' } },
 });
 const seconds = Number(values.seconds ?? (values.quick ? 10 : 60));
 /** Samples/s of the whole way; without it, the highest that short trials hold. */
@@ -29,6 +31,7 @@ const parts: Readonly<Record<string, () => Promise<Row[]>>> = {
   'tls': () => tls(values.quick),
   'bytes': () => wireBytes(),
   'aggregate': () => aggregate(values.quick),
+  'connections': () => connections(values.quick, values.devices === undefined ? null : Number(values.devices)),
   'security': () => securityCosts(values.quick),
 };
 const unknown = positionals.filter((name) => !(name in parts));

@@ -53,3 +53,13 @@ export function spent(before: readonly ThreadSeconds[], after: readonly ThreadSe
   const busy = each.filter(({ user, system }) => user + system >= 0.2).map(({ user, system }) => `${user.toFixed(1)}+${system.toFixed(1)}`);
   return `${sum.toFixed(1)} CPU s, threads in order of their start (user+system): ${busy.join(', ')}`;
 }
+
+/** Files that a process which is started from here may have open: Node raises the soft limit to the hard one. */
+export const openFilesMax = (): number => Number(/^Max open files\s+\d+\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1'))?.[1] ?? NaN);
+
+/** What the kernel holds for everybody, sockets' buffers and slabs: what grows of it is ours only while nothing else on the machine connects. */
+export function kernelMemoryMb(): number {
+  const pages = Number(/^TCP:.* mem (\d+)/m.exec(readFileSync('/proc/net/sockstat', 'latin1'))?.[1] ?? 0);
+  const slabKb = Number(/^Slab:\s+(\d+)/m.exec(readFileSync('/proc/meminfo', 'latin1'))?.[1] ?? NaN);
+  return (pages * 4 + slabKb) / 1024;
+}

@@ -25,12 +25,14 @@ export interface Fresh {
 }
 
 export interface FreshOptions {
+  /** A data folder that was made before; it is removed at the end as one of our own is. */
+  readonly dir?: string;
   /** Settings beside the defaults. */
   readonly env?: Readonly<Record<string, string>>;
 }
 
 export async function fresh(options: FreshOptions = {}): Promise<Fresh> {
-  return startedOn(mkdtempSync(join(tmpdir(), 'spamer-bench-')), options);
+  return startedOn(options.dir ?? mkdtempSync(join(tmpdir(), 'spamer-bench-')), options);
 }
 
 async function startedOn(dir: string, options: FreshOptions): Promise<Fresh> {

@@ -27,11 +27,14 @@ export function framed(payload: Uint8Array): Buffer {
   return out;
 }
 
-/** @param authority PEM of the certificate that a `wss:` address must show. */
-export function openRaw(url: string, token: string, authority?: Buffer): Promise<RawConnection> {
+/**
+ * @param authority PEM of the certificate that a `wss:` address must show
+ * @param localAddress where it connects from: one address has some 28,000 ports for one server
+ */
+export function openRaw(url: string, token: string, authority?: Buffer, localAddress?: string): Promise<RawConnection> {
   const { protocol, hostname, port, pathname } = new URL(url);
   return new Promise((resolve, reject) => {
-    const socket = protocol === 'wss:' ? connectTls({ host: hostname, port: Number(port), ca: authority }) : connect({ host: hostname, port: Number(port), noDelay: true });
+    const socket = protocol === 'wss:' ? connectTls({ host: hostname, port: Number(port), ca: authority }) : connect({ host: hostname, port: Number(port), noDelay: true, ...(localAddress === undefined ? {} : { localAddress }) });
     if (protocol === 'wss:') socket.setNoDelay(true);
     const connection: RawConnection = { socket, onMessage: () => undefined, onClose: () => undefined, end: () => socket.destroy() };
     let pending: Buffer = Buffer.alloc(0);
@@ -45,7 +48,10 @@ export function openRaw(url: string, token: string, authority?: Buffer): Promise
       if (!upgraded) {
         const end = pending.indexOf('\r\n\r\n');
         if (end < 0) return;
-        if (!pending.toString('latin1', 0, 12).includes('101')) return reject(new RangeError(`upgrade refused: ${pending.toString('latin1', 0, pending.indexOf('\r\n'))}`));
+        if (!pending.toString('latin1', 0, 12).includes('101')) {
+          socket.destroy();
+          return reject(new RangeError(`upgrade refused: ${pending.toString('latin1', 0, pending.indexOf('\r\n'))}`));
+        }
         upgraded = true;
         pending = pending.subarray(end + 4);
         resolve(connection);
@@ -56,7 +62,8 @@ export function openRaw(url: string, token: string, authority?: Buffer): Promise
       pending = drain(pending, connection);
     });
     socket.once('error', reject);
-    socket.once('close', () => connection.onClose());
+    // Also before the upgrade: a server that has too many half-open sockets says nothing.
+    socket.once('close', () => (upgraded ? connection.onClose() : reject(new RangeError('closed without an answer'))));
   });
 }
 

@@ -1,6 +1,7 @@
 import { createDecipheriv } from 'node:crypto';
 import jose from 'node-jose';
 import { SpamerError } from '../core/errors.js';
+import { ownBytes } from '../core/own-bytes.js';
 import { strictObject, strictBytes } from './compact.js';
 import { algorithmFor, recipientThumbprint, type RecipientKey } from './recipient.js';
 
@@ -39,7 +40,7 @@ export async function unwrapKey(jwe: string, wrapWith: Uint8Array, kid: string):
   try {
     const options = { algorithms: ['A256KW', 'A256GCM'] };
     const opened = await jose.JWE.createDecrypt(await wrapKeyOf(wrapWith), options).decrypt(jwe);
-    if (opened.plaintext.length === keyBytes) return Buffer.from(opened.plaintext);
+    if (opened.plaintext.length === keyBytes) return ownBytes(opened.plaintext);
   } catch {
     // told below
   }
