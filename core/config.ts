@@ -71,7 +71,7 @@ export const settings = {
   clickhouse_database: { schema: z.string().regex(/^[A-Za-z_]\w{0,62}$/).default('spamer'), doc: 'Database of the stores on that server; made if it is not there, of one data folder only.' },
   clickhouse_user: { schema: z.string().min(1).default('default'), doc: 'User that writes the stores and makes their tables.' },
   clickhouse_password: { schema: z.string().optional(), secret: true, doc: 'That user\'s password.' },
-  clickhouse_read_user: { schema: z.string().min(1).optional(), doc: 'User that asks what the API asks, with `readonly = 2` and rights to read; without it `clickhouse_user` asks.' },
+  clickhouse_read_user: { schema: z.string().min(1).optional(), doc: 'User that asks what the API asks about a study or a patient, with `readonly = 2`, rights to read and row policies (`deploy/clickhouse/users.xml`); without it `clickhouse_user` asks.' },
   clickhouse_read_password: { schema: z.string().optional(), secret: true, doc: 'That user\'s password.' },
   kafka_brokers: { schema: z.string().regex(/^(?:[^\s,:[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5}(?:,(?:[^\s,:[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5})*$/).optional(), doc: 'Brokers of Apache Kafka or Redpanda that keep the log, `host:port,host:port`; `spamer topics apply` makes the topics. Without it the log is LMDB files of the data folder.' },
   kafka_topic_prefix: { schema: z.string().regex(/^[A-Za-z0-9._-]{1,100}$/).default('spamer.'), doc: 'Begins the name of every topic and every transactional id; of one data folder only.' },

@@ -134,7 +134,7 @@ function studyRoutes(api: Api, ports: QueryPorts): void {
   const schema = { tags: ['analytics'], summary: 'Signals that a study holds', params, response: { 200: Type.Object({ signals: Type.Array(Summary) }) } };
   api.get('/v1/studies/:study/signals', { schema }, async (request) => {
     const { study } = await termsOf(ports, request.params.study);
-    return { signals: (await ports.stores.datasets()).filter((row) => row.study === study).map(({ code, unit, basis, patients, readings, waveSamples }) => ({ code, unit, basis, patients, readings, waveSamples })) };
+    return { signals: (await ports.stores.datasets(study)).map(({ code, unit, basis, patients, readings, waveSamples }) => ({ code, unit, basis, patients, readings, waveSamples })) };
   });
 }
 

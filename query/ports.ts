@@ -122,7 +122,7 @@ export interface ChunkQuery {
 
 /** The two stores; `sinks/` has these very shapes. */
 export interface Stores {
-  datasets(): Promise<readonly SignalSummary[]>;
+  datasets(study: string): Promise<readonly SignalSummary[]>;
   numerics(query: PageQuery): Promise<Page<NumericRow>>;
   runs(query: PageQuery): Promise<Page<RunRow>>;
   aggregates(query: SeriesFilter & { readonly of: 'numerics' | 'runs'; readonly by: readonly string[]; readonly minCell: number }): Promise<readonly AggregateCell[]>;

@@ -123,7 +123,8 @@ export interface AnalyticsReads {
   analyticsCounts(): Promise<readonly SeriesCount[]>;
   /** The same from running totals, cheap. */
   analyticsTotals(): Promise<readonly SeriesCount[]>;
-  datasets(): Promise<readonly SignalSummary[]>;
+  /** Signals of one study. */
+  datasets(study: string): Promise<readonly SignalSummary[]>;
   numerics(query: PageQuery): Promise<Page<NumericRow>>;
   runs(query: PageQuery): Promise<Page<RunRow>>;
   aggregates(query: AggregateQuery): Promise<readonly AggregateCell[]>;

@@ -181,11 +181,11 @@ export class ClickHouseAnalytics implements AnalyticsStore {
     return this.#counts(1);
   }
 
-  async datasets(): Promise<readonly SignalSummary[]> {
-    const rows = await this.#server.rows(`
+  async datasets(study: string): Promise<readonly SignalSummary[]> {
+    const rows = await this.#server.rows(study, `
       SELECT s.study AS study, s.code AS code, s.unit AS unit, s.basis AS basis, uniqExact(s.pseudonym) AS patients, sum(c.readings) AS readings, sum(c.waves) AS waves
-      FROM (${this.#totals}) AS c INNER JOIN (SELECT * FROM ${this.#db}.series FINAL) AS s ON s.id = c.series
-      GROUP BY study, code, unit, basis ORDER BY study, code, unit, basis`);
+      FROM (${this.#totals}) AS c INNER JOIN (SELECT * FROM ${this.#db}.series FINAL WHERE study = {study:String}) AS s ON s.id = c.series
+      GROUP BY study, code, unit, basis ORDER BY study, code, unit, basis`, { study });
     return rows.map((row) => ({
       study: String(row['study']), code: Number(row['code']), unit: Number(row['unit']), basis: row['basis'] as TimeBasis,
       patients: Number(row['patients']), readings: Number(row['readings']), waveSamples: Number(row['waves']),
@@ -210,7 +210,7 @@ export class ClickHouseAnalytics implements AnalyticsStore {
     const keys = query.by.map((_, index) => `if(mapContains(s.grp, {by${index}:String}), s.grp[{by${index}:String}], NULL) AS k${index}, `).join('');
     const names = [...query.by.map((_, index) => `k${index}`), 'code', 'unit'].join(', ');
     const squares = 'sum(m.squares) + sum(m.n * m.mean * m.mean) - pow(sum(m.n * m.mean), 2) / sum(m.n)';
-    const rows = await this.#server.rows(`
+    const rows = await this.#server.rows(query.study, `
       WITH m AS (
         SELECT series, count() AS n, avg(reading) AS mean, min(reading) AS low, max(reading) AS high, varPopStable(reading) * count() AS squares
         FROM (${this.#readings(query)}) GROUP BY series)
@@ -237,7 +237,7 @@ export class ClickHouseAnalytics implements AnalyticsStore {
   }
 
   async #counts(projections: 0 | 1): Promise<SeriesCount[]> {
-    const rows = await this.#server.rows(`
+    const rows = await this.#server.counts(`
       SELECT s.study AS study, s.pseudonym AS pseudonym, s.code AS code, sum(c.readings) + sum(c.waves) AS samples
       FROM (${this.#totals}) AS c INNER JOIN (SELECT * FROM ${this.#db}.series FINAL) AS s ON s.id = c.series
       GROUP BY study, pseudonym, code ORDER BY study, toString(pseudonym), code`, {}, { optimize_use_projections: projections });
@@ -268,12 +268,12 @@ export class ClickHouseAnalytics implements AnalyticsStore {
     const from = `FROM ${this.#db}.${table} WHERE ${condition.readings} AND ${this.#ofSeries(condition)} AND ${after.sql}`;
     const order = 'ORDER BY study, src_part, src_offset, at';
     const parameters = { ...condition.parameters, ...after.parameters };
-    const found = await this.#server.rows(`SELECT src_part, src_offset, toUInt32(${index}) AS at, ${weight} AS weight ${from} ${order} LIMIT ${limit + 1}`, parameters);
+    const found = await this.#server.rows(query.study, `SELECT src_part, src_offset, toUInt32(${index}) AS at, ${weight} AS weight ${from} ${order} LIMIT ${limit + 1}`, parameters);
     const count = rowsOfPage(found.map((row) => Number(row['weight'])), limit);
     const last = found[count - 1];
     if (last === undefined) return { rows: [], next: null };
     const [part, offset, at] = [Number(last['src_part']), Number(last['src_offset']), Number(last['at'])];
-    const rows = await this.#server.rows(`
+    const rows = await this.#server.rows(query.study, `
       SELECT t.*, s.* FROM (SELECT series, src_part, src_offset, toUInt32(${index}) AS at, ${columns} ${from} AND (src_part, src_offset, at) <= ({lp:UInt32}, {lo:Int64}, {li:UInt32}) ${order} LIMIT ${count}) AS t
       INNER JOIN (SELECT * FROM ${this.#db}.series FINAL WHERE ${condition.series}) AS s ON s.id = t.series ORDER BY src_part, src_offset, at`,
     { ...parameters, lp: part, lo: offset, li: at });

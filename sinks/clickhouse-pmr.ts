@@ -77,12 +77,13 @@ export class ClickHousePmr implements PmrStore {
     const limit = Math.max(1, Math.min(query.limit ?? 100, limits.pageRowsMax));
     const from = `FROM ${this.#server.database}.chunks WHERE ${sql}`;
     const order = 'ORDER BY time_first, src_part, src_offset';
-    const found = await this.#server.rows(`SELECT time_first, src_part, src_offset, length(message) AS bytes ${from} ${order} LIMIT ${limit + 1}`, parameters);
+    const found = await this.#server.rows(query.patient, `SELECT time_first, src_part, src_offset, length(message) AS bytes ${from} ${order} LIMIT ${limit + 1}`, parameters);
     const count = chunksOfPage(found.map((row) => Number(row['bytes'])), limit);
     const last = found[count - 1];
     if (last === undefined) return { rows: [], next: null };
     const [time, part, offset] = [Number(last['time_first']), Number(last['src_part']), Number(last['src_offset'])];
     const rows = await this.#server.rows(
+      query.patient,
       `SELECT * EXCEPT (message), base64Encode(message) AS message64 ${from} AND (time_first, src_part, src_offset) <= ({lt:Int64}, {lp:UInt32}, {lo:Int64}) ${order} LIMIT ${count}`,
       { ...parameters, lt: time, lp: part, lo: offset },
     );
@@ -94,7 +95,7 @@ export class ClickHousePmr implements PmrStore {
   }
 
   async #counts(projections: 0 | 1): Promise<DeviceCount[]> {
-    const rows = await this.#server.rows(`
+    const rows = await this.#server.counts(`
       SELECT device, code, n FROM (SELECT device, sumMap(codes, samples) AS sums FROM ${this.#server.database}.chunks GROUP BY device)
       ARRAY JOIN sums.1 AS code, sums.2 AS n ORDER BY toString(device), code`, {}, { optimize_use_projections: projections });
     return rows.map((row) => ({ device: String(row['device']), code: Number(row['code']), samples: Number(row['n']) }));

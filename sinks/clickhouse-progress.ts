@@ -184,7 +184,7 @@ export class ProgressWriter<Row> {
   }
 
   async setAside(): Promise<SetAside[]> {
-    const rows = await this.#server.rows(
+    const rows = await this.#server.counts(
       `SELECT DISTINCT topic, part, pos, bytes, code FROM ${this.#server.database}.set_aside WHERE store = {store:String} ORDER BY topic, part, pos LIMIT 10000`, { store: this.#store },
     );
     return rows.map((row) => ({ topic: String(row['topic']), partition: Number(row['part']), offset: Number(row['pos']), bytes: Number(row['bytes']), code: String(row['code']) }));

@@ -90,14 +90,19 @@ export class ClickHouseServer {
     return new ClickHouseServer(settings, clientOf(user, password, writeTimeoutMs, 8), clientOf(reader.user, reader.password, readTimeoutMs + 5000, readsMax));
   }
 
-  /** A question of the API: bounded in time, memory and rows, and nothing but a question. @throws SpamerError `too_large`, `overloaded`, `unreachable`, `store_failed`. */
-  rows(query: string, parameters: Parameters = {}, extra: ServerSettings = {}): Promise<Row[]> {
-    const { readTimeoutMs, readMemoryMb } = this.#settings;
-    const bounds = {
-      readonly: 2, max_execution_time: readTimeoutMs / 1000, timeout_overflow_mode: 'throw', max_memory_usage: readMemoryMb * 1024 * 1024,
-      max_result_rows: resultRowsMax, result_overflow_mode: 'throw', ...extra,
-    };
-    return this.#turns.take(() => this.#ask(this.#reading, query, parameters, bounds));
+  /**
+   * A question of the API: bounded in time, memory and rows, and nothing but a question.
+   * @param scope the study or the patient that it is about, told to the server as `log_comment`: the row policies of the reading user let it see
+   *   no other's rows (deploy/clickhouse/users.xml), whatever the question says.
+   * @throws SpamerError `too_large`, `overloaded`, `unreachable`, `store_failed`.
+   */
+  rows(scope: string, query: string, parameters: Parameters = {}): Promise<Row[]> {
+    return this.#turns.take(() => this.#ask(this.#reading, query, parameters, { ...this.#bounds, log_comment: scope }));
+  }
+
+  /** What the books ask, of all studies and patients at once: by who writes, since no policy hides a row of them, and with the same bounds. */
+  counts(query: string, parameters: Parameters = {}, extra: ServerSettings = {}): Promise<Row[]> {
+    return this.#turns.take(() => this.#ask(this.#writing, query, parameters, { ...this.#bounds, ...extra }));
   }
 
   /** A question of the writing side: where it stands. */
@@ -157,6 +162,14 @@ export class ClickHouseServer {
     this.#closed = true;
     await this.#writing.close();
     await this.#reading.close();
+  }
+
+  get #bounds(): ServerSettings {
+    const { readTimeoutMs, readMemoryMb } = this.#settings;
+    return {
+      readonly: 2, max_execution_time: readTimeoutMs / 1000, timeout_overflow_mode: 'throw', max_memory_usage: readMemoryMb * 1024 * 1024,
+      max_result_rows: resultRowsMax, result_overflow_mode: 'throw',
+    };
   }
 
   async #ask(client: Client, query: string, parameters: Parameters, settings: ServerSettings): Promise<Row[]> {

@@ -215,6 +215,42 @@ describe('the stores on ClickHouse', { skip }, () => {
     await fails({}, 'log', 'data_newer', 'clickhouse_database');
   });
 
+  test('what is asked for is bound by the server: the text of a question is the same whatever its values are, and says whose rows it is about', async (t) => {
+    const proxy = await CutProxy.start(server.url);
+    t.after(() => proxy.stop());
+    const stores = await openClickHouseStores({ ...settingsOf(proxy, freshDatabase()), reader: { user: 'reader', password: 'secret-too' } }, 'log');
+    t.after(() => stores.close());
+    const asked: Question[] = [];
+    proxy.fateOf = (target) => {
+      // The address with settings and values, then the body.
+      const at = target.search(/\s*(?:SELECT|WITH)\s/);
+      asked.push({ settings: target.slice(0, at), text: target.slice(at) });
+      return 'pass';
+    };
+    const questions = async (study: string, name: string, value: string, number: number): Promise<readonly Question[]> => {
+      asked.length = 0;
+      const filter = { study, codes: [number], pseudonyms: [value], group: { [name]: value }, fromUs: number, toUs: 2 * number };
+      for (const of of ['numerics', 'runs'] as const) {
+        await stores.analytics[of]({ ...filter, cursor: `${number}.${number}.${number}`, limit: 7 });
+        await stores.analytics.aggregates({ ...filter, of, by: [name], minCell: 1 });
+      }
+      await stores.analytics.datasets(study);
+      return [...asked];
+    };
+    const plain = await questions('heart', 'ward', 'icu', 7);
+    const hostile = await questions("x' OR '1'='1", "'] = '' OR grp['", "'); DROP TABLE series; --", 12_345_678);
+    assert.deepEqual(hostile.map(({ text }) => text), plain.map(({ text }) => text));
+    assert.equal(plain.length, 5);
+    for (const { settings } of plain) {
+      assert.match(settings, /log_comment=heart/);
+      for (const bound of ['max_execution_time', 'max_memory_usage', 'max_result_rows', 'readonly=2']) assert.ok(settings.includes(bound), bound);
+    }
+    asked.length = 0;
+    await stores.pmr.chunks({ patient: idOf(1), device: idOf(2), fromUs: 1, toUs: 2, cursor: '1.2.3' });
+    await stores.pmr.chunks({ patient: idOf(7), device: idOf(8), fromUs: 31, toUs: 42, cursor: '11.12.13' });
+    assert.deepEqual([asked[0]?.text, asked[0]?.settings.includes(`log_comment=${idOf(1)}`)], [asked[1]?.text, true]);
+  });
+
   test('a query ends at its bounds of time and memory, one of the API can only read, and the store goes on', async (t) => {
     const { stores, database } = await opened(t);
     const samples = new Array<number>(20_000).fill(3);
@@ -229,6 +265,12 @@ describe('the stores on ClickHouse', { skip }, () => {
     assert.equal((await stores.analytics.aggregates(asked))[0]?.count, 6_000_000);
   });
 });
+
+/** What one request asks: its text, and what its address says beside it. */
+interface Question {
+  readonly text: string;
+  readonly settings: string;
+}
 
 /** Records of every table, a reading and a run by turns, in years that make several parts; one is set aside. */
 function mixed(from: number, to: number): Batch<AnalyticsRecord> {

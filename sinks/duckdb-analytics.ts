@@ -234,12 +234,12 @@ class DuckDbAnalytics implements AnalyticsStore {
     return Promise.resolve([...totals.values()]);
   }
 
-  async datasets(): Promise<readonly SignalSummary[]> {
+  async datasets(study: string): Promise<readonly SignalSummary[]> {
     const rows = await this.#file.rows(`
       SELECT s.study, s.code, s.unit, s.basis, count(DISTINCT s.pseudonym) AS patients, sum(c.readings)::BIGINT AS readings, sum(c.waves)::BIGINT AS waves
       FROM series s JOIN (
         SELECT series, count(*) AS readings, 0 AS waves FROM numerics GROUP BY series UNION ALL SELECT series, 0 AS readings, sum(n) AS waves FROM runs GROUP BY series
-      ) c ON c.series = s.id GROUP BY s.study, s.code, s.unit, s.basis ORDER BY ALL`);
+      ) c ON c.series = s.id WHERE s.study = $study GROUP BY s.study, s.code, s.unit, s.basis ORDER BY ALL`, { study }, { study: VARCHAR });
     return rows.map((row) => ({
       study: String(row['study']), code: Number(row['code']), unit: Number(row['unit']), basis: row['basis'] as TimeBasis,
       patients: Number(row['patients']), readings: Number(row['readings']), waveSamples: Number(row['waves']),

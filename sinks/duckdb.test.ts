@@ -256,10 +256,10 @@ void test('more queries than may run wait for their turn', async (t) => {
   const stores = await openDuckDbStores({ folder, readsMax: 1 });
   t.after(() => stores.close());
   await stores.analytics.write(batchOf([], 0, 1));
-  const answers = await Promise.allSettled(Array.from({ length: 40 }, () => stores.analytics.datasets()));
+  const answers = await Promise.allSettled(Array.from({ length: 40 }, () => stores.analytics.datasets('heart')));
   assert.equal(answers.filter((answer) => answer.status === 'fulfilled').length, 17);
   assert.ok(answers.every((answer) => answer.status === 'fulfilled' || isCode('overloaded')(answer.reason)));
-  assert.deepEqual(await stores.analytics.datasets(), []);
+  assert.deepEqual(await stores.analytics.datasets('heart'), []);
 });
 
 /** A file system of 96 MB of our own; where mounting is refused the test is skipped, and null. */

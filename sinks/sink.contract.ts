@@ -169,7 +169,8 @@ export function sinkContract(backend: string, open: OpenStores): void {
     assert.equal(await at(996_000, 997_000), 1);
     assert.equal(await at(996_001, 5_000_000), 0);
     assert.equal(await at(0, 5_000_001), 2);
-    const [summary] = await analytics.datasets();
+    const [summary, ...others] = await analytics.datasets('heart');
+    assert.deepEqual([others, await analytics.datasets('other')], [[], []]);
     assert.deepEqual([summary?.patients, summary?.readings, summary?.waveSamples], [1, 0, 251]);
   });
 
@@ -281,7 +282,7 @@ export function sinkContract(backend: string, open: OpenStores): void {
     const counts = [{ study: 'heart', pseudonym: idOf(2), code: 149530, samples: 1 }, { study: 'other', pseudonym: idOf(1), code: 149530, samples: 1 }];
     assert.deepEqual(await analytics.analyticsCounts(), counts);
     assert.deepEqual(new Set(await analytics.analyticsTotals()), new Set(counts));
-    assert.deepEqual((await analytics.datasets()).map(({ study, patients }) => [study, patients]), [['heart', 1], ['other', 1]]);
+    for (const study of ['heart', 'other']) assert.deepEqual((await analytics.datasets(study)).map((row) => [row.study, row.patients]), [[study, 1]]);
     // A late batch, in the same series and in a new one; who was buried before anything came of them, too.
     await analytics.write(batchOf([numeric(4, seriesOf(1), [62]), run(5, seriesOf(9), [4]), numeric(6, seriesOf(2), [71]), numeric(7, seriesOf(1, { ward: 'new' }), [63]), numeric(8, elsewhere, [81])], 4, 9));
     assert.deepEqual(await analytics.offsets(), [{ topic, partition: 0, offset: 9 }]);

@@ -91,9 +91,9 @@ async function stores(t: TestContext, dir: string): Promise<ClickHouse> {
   return server;
 }
 
-/** What the server answers to a user: the first line, or the name of its refusal. */
-async function asked(server: ClickHouse, user: string, password: string, statement: string): Promise<string> {
-  const response = await fetch(server.url, { method: 'POST', body: statement, headers: { 'x-clickhouse-user': user, 'x-clickhouse-key': password } });
+/** What the server answers to a user: the first line, or the name of its refusal. @param about the study or patient that the question says it is about */
+async function asked(server: ClickHouse, user: string, password: string, statement: string, about?: string): Promise<string> {
+  const response = await fetch(about === undefined ? server.url : `${server.url}/?log_comment=${encodeURIComponent(about)}`, { method: 'POST', body: statement, headers: { 'x-clickhouse-user': user, 'x-clickhouse-key': password } });
   const text = await response.text();
   return response.ok ? text.trim() : (/\(([A-Z_]+)\)/.exec(text)?.[1] ?? text);
 }
@@ -116,16 +116,26 @@ test('[ONCE] [LEDGER] what compose.yaml gives the program is what it needs: with
 
   const [writer, reader] = ['clickhouse_password', 'clickhouse_read_password'].map((name) => secretOf(dir, name)) as [string, string];
   const asWriter = (statement: string) => asked(clickhouse, 'spamer', writer, statement);
-  const asReader = (statement: string) => asked(clickhouse, 'spamer_reader', reader, statement);
-  assert.ok(Number(await asReader('SELECT count() FROM spamer.chunks')) > 0);
+  const asReader = (statement: string, about?: string) => asked(clickhouse, 'spamer_reader', reader, statement, about);
+  const patients = (await asWriter('SELECT DISTINCT toString(patient) FROM spamer.chunks')).split('\n');
+  assert.ok(patients.length > 1);
+  // Row policies: of the study or the patient that a question says it is about, and of nobody when it says nothing.
+  for (const patient of patients) assert.equal(await asReader('SELECT DISTINCT toString(patient) FROM spamer.chunks', patient), patient);
+  assert.equal(await asReader(`SELECT count() FROM spamer.chunks WHERE patient = '${patients[0] ?? ''}'`, patients[1]), '0');
+  for (const table of ['series', 'numerics', 'runs']) {
+    assert.ok(Number(await asWriter(`SELECT count() FROM spamer.${table}`)) > 0, table);
+    assert.equal(await asReader(`SELECT count() FROM spamer.${table}`, 'all'), await asWriter(`SELECT count() FROM spamer.${table}`), table);
+    for (const about of ['none', '', "' OR 1 = 1", undefined]) assert.equal(await asReader(`SELECT count() FROM spamer.${table} WHERE study = 'all'`, about), '0', table);
+  }
+  for (const about of ['all', '', undefined]) assert.equal(await asReader('SELECT count() FROM spamer.chunks', about), '0');
   assert.equal(await asWriter("KILL QUERY WHERE startsWith(query_id, 'spamer-') AND query_kind = 'Insert' SYNC FORMAT Null"), '');
   // As the rows of an erased patient are deleted, and as it is seen that they are.
   assert.equal(await asWriter("ALTER TABLE spamer.series DELETE WHERE study = 'none'"), '');
   assert.equal(await asWriter("SELECT count() FROM system.mutations WHERE database = 'spamer' AND table = 'series' AND latest_fail_reason != ''"), '0');
   const refusals: ReadonlyArray<readonly [string, (statement: string) => Promise<string>, readonly string[]]> = [
-    ['ACCESS_DENIED', asReader, ['INSERT INTO spamer.chunks (device) VALUES (generateUUIDv4())', 'SELECT * FROM spamer.progress', 'SELECT * FROM spamer.format', 'DROP TABLE spamer.chunks', 'CREATE TABLE spamer.mine (a Int8) ENGINE = Memory', 'SELECT query FROM system.processes']],
+    ['ACCESS_DENIED', asReader, ['INSERT INTO spamer.chunks (device) VALUES (generateUUIDv4())', 'SELECT * FROM spamer.progress', 'SELECT * FROM spamer.format', 'SELECT * FROM spamer.set_aside', 'SELECT * FROM spamer.tombstones', 'ALTER TABLE spamer.chunks DELETE WHERE true', 'TRUNCATE TABLE spamer.series', 'DROP TABLE spamer.chunks', 'CREATE TABLE spamer.mine (a Int8) ENGINE = Memory', 'SELECT query FROM system.processes', 'SELECT * FROM system.users', 'SELECT * FROM system.named_collections', 'SELECT * FROM system.row_policies', "SELECT * FROM url('http://127.0.0.1:1/', 'TSV', 'a String')", "SELECT * FROM file('/etc/passwd', 'TSV', 'a String')"]],
     ['ACCESS_DENIED', asWriter, ['DROP DATABASE spamer', 'CREATE USER other', 'GRANT SELECT ON spamer.* TO spamer_reader', 'CREATE DATABASE other', "SELECT * FROM url('http://127.0.0.1:1/', 'TSV', 'a String')", "SELECT * FROM file('/etc/passwd', 'TSV', 'a String')"]],
-    ['SETTING_CONSTRAINT_VIOLATION', asReader, ['SELECT 1 SETTINGS max_execution_time = 3600', 'SELECT 1 SETTINGS max_memory_usage = 9000000000']],
+    ['SETTING_CONSTRAINT_VIOLATION', asReader, ['SELECT 1 SETTINGS max_execution_time = 3600', 'SELECT 1 SETTINGS max_memory_usage = 9000000000', 'SELECT 1 SETTINGS max_result_rows = 0']],
     ['READONLY', asReader, ['SELECT 1 SETTINGS readonly = 0']],
     ['AUTHENTICATION_FAILED', (statement) => asked(clickhouse, 'spamer', reader, statement), ['SELECT 1']],
   ];
