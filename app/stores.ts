@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from '
 import { join } from 'node:path';
 import type { Config } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
-import { openClickHouseStores } from '../sinks/clickhouse.js';
+import { openClickHouseStores, type OpenOptions } from '../sinks/clickhouse.js';
 import { clickHouseDefaults, type ClickHouseSettings } from '../sinks/clickhouse-server.js';
 import { openDuckDbStores, type Stores } from '../sinks/duckdb.js';
 import { sinkDefaults } from '../sinks/sink.js';
@@ -13,7 +13,7 @@ import { isEmbedded, movedParts } from './moved.js';
 export const batchingOf = ({ clickhouse_url: url }: Pick<Config, 'clickhouse_url'>): { readonly batchMs: number } => ({ batchMs: url === undefined ? sinkDefaults.batchMs : 1000 });
 
 /** The stores of the configuration: on its ClickHouse server, or DuckDB files of the data folder. @throws SpamerError as they do. */
-export async function openStores(config: Config): Promise<Stores> {
+export async function openStores(config: Config, options: OpenOptions = {}): Promise<Stores> {
   const folder = join(config.data_dir, 'stores');
   const { clickhouse_url: url, store_memory_mb: memoryMb } = config;
   const onFiles = isEmbedded(config.data_dir, 'stores') && !movedParts(config.data_dir).has('stores');
@@ -27,7 +27,7 @@ export async function openStores(config: Config): Promise<Stores> {
   if (onFiles) {
     throw new SpamerError('config_invalid', 'this data folder has its stores in DuckDB files, and what they hold is not on the server; spamer migrate moves it, or start with a new data folder', { where: 'clickhouse_url' });
   }
-  return await openClickHouseStores(clickHouseOf(config, url), logName(folder));
+  return await openClickHouseStores(clickHouseOf(config, url), logName(folder), options);
 }
 
 export function clickHouseOf(config: Config, url: string): ClickHouseSettings {

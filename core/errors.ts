@@ -61,6 +61,7 @@ export const verdicts = {
   key_missing: { retry: false, status: 410, remedy: 'The key is gone; if the patient was erased, that is intended.' },
   offset_gone: { retry: false, status: 410, remedy: 'Retention has removed this offset.' },
   store_failed: { retry: true, status: 503, remedy: 'The store refused; see the log for its reason.' },
+  taken_over: { retry: false, status: 503, remedy: 'Another process stores now; start this one again if it is to take over.' },
   log_failed: { retry: true, status: 503, remedy: 'The log refused; see the log for its reason.' },
   internal: { retry: false, status: 500, remedy: 'Please report this with the log line.' },
 } as const satisfies Record<string, Verdict>;

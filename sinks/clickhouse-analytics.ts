@@ -3,6 +3,7 @@ import { SpamerError } from '../core/errors.js';
 import { limits } from '../core/limits.js';
 import type { AggregateCell, AggregateQuery, AnalyticsRecord, AnalyticsStore, NumericRecord, NumericRow, PageQuery, RunRecord, RunRow, Series, SeriesCount, SeriesFilter, SignalSummary, TimeBasis } from './analytics.js';
 import { cellsOf, type RawCell } from './cells.js';
+import { StoreFence, type OnTakenOver } from './clickhouse-fence.js';
 import { float64, int32, int32Lists, int64, nullableInt32, string, textMap, uuid, uuidBytes } from './clickhouse-native.js';
 import { ProgressWriter, type Missing, type TableBlock } from './clickhouse-progress.js';
 import type { ClickHouseServer, Parameters, Row } from './clickhouse-server.js';
@@ -130,14 +131,16 @@ export class ClickHouseAnalytics implements AnalyticsStore {
   readonly #writer: ProgressWriter<AnalyticsRecord>;
   readonly #tombstones: ClickHouseTombstones;
 
-  constructor(server: ClickHouseServer) {
+  /** @param onTakenOver called when another process took the store over; null: it is only read here. */
+  constructor(server: ClickHouseServer, onTakenOver: OnTakenOver | null) {
     this.#server = server;
-    this.#writer = new ProgressWriter(server, 'analytics', {
+    const fence = onTakenOver === null ? null : new StoreFence(server, 'analytics', onTakenOver);
+    this.#writer = new ProgressWriter(server, 'analytics', fence, {
       positioned: [{ table: 'numerics', index: 'src_index' }, { table: 'runs', index: '0' }],
       // Asked when the batch's turn has come: no burial comes in between [ERASED].
       of: (rows, missing) => this.#blocks(rows.filter(({ series }) => !this.#tombstones.has(series)), missing),
     });
-    this.#tombstones = new ClickHouseTombstones(server, server.writeTimeoutMs, (work) => this.#writer.alone(work));
+    this.#tombstones = new ClickHouseTombstones(server, fence, server.writeTimeoutMs, (work) => this.#writer.alone(work));
   }
 
   offsets(): Promise<readonly StoreOffset[]> {

@@ -19,6 +19,8 @@ const known: Readonly<Record<string, readonly [ErrorCode, string, string?]>> = {
   194: ['config_invalid', 'the stores\' server refuses this user or password', 'clickhouse_user'],
   516: ['config_invalid', 'the stores\' server refuses this user or password', 'clickhouse_user'],
   497: ['config_invalid', 'the user lacks a right on the stores\' server', 'clickhouse_user'],
+  // Nothing else here throws by itself: the fence does.
+  395: ['taken_over', 'another process took this store over'],
   164: ['store_failed', 'the stores\' server lets this user only read'],
   242: ['store_failed', 'a table of the store is read-only'],
 };

@@ -23,7 +23,8 @@ export async function openClickHouseMove(settings: ClickHouseSettings, owner: st
     await server.close();
     throw error;
   }
-  const [analytics, pmr] = [new ClickHouseAnalytics(server), new ClickHousePmr(server)];
+  // What is refused from then on is what the move ends with.
+  const [analytics, pmr] = [new ClickHouseAnalytics(server, () => undefined), new ClickHousePmr(server, () => undefined)];
   return {
     analytics: new MovingAnalytics(server, analytics),
     pmr: new MovingChunks(server, pmr),
@@ -51,7 +52,7 @@ export async function lookAtClickHouse(settings: ClickHouseSettings, owner: stri
     if (written.some((row) => Number(row['version']) > schemaVersion)) throw new SpamerError('data_newer', 'the stores were written by a newer version', { where: 'clickhouse_database' });
     if (!named || written.some((row) => row['owner'] !== owner)) throw new SpamerError('config_invalid', 'this database holds the stores of another data folder, or something else; give an empty one', { where: 'clickhouse_database' });
     if (!tables.some(({ name }) => name === 'progress')) return { analytics: [], pmr: [] };
-    return { analytics: await new ClickHouseAnalytics(server).offsets(), pmr: await new ClickHousePmr(server).offsets() };
+    return { analytics: await new ClickHouseAnalytics(server, null).offsets(), pmr: await new ClickHousePmr(server, null).offsets() };
   } finally {
     await server.close();
   }

@@ -1,5 +1,6 @@
 import { SpamerError } from '../core/errors.js';
 import { limits } from '../core/limits.js';
+import { StoreFence, type OnTakenOver } from './clickhouse-fence.js';
 import { blob, int32, int32Lists, int64, int64Lists, string, uuid, uuidBytes, type Block } from './clickhouse-native.js';
 import { ProgressWriter } from './clickhouse-progress.js';
 import type { ClickHouseServer, Parameters, Row } from './clickhouse-server.js';
@@ -41,9 +42,10 @@ export class ClickHousePmr implements PmrStore {
   readonly #server: ClickHouseServer;
   readonly #writer: ProgressWriter<ChunkRecord>;
 
-  constructor(server: ClickHouseServer) {
+  /** @param onTakenOver called when another process took the store over; null: it is only read here. */
+  constructor(server: ClickHouseServer, onTakenOver: OnTakenOver | null) {
     this.#server = server;
-    this.#writer = new ProgressWriter(server, 'pmr', {
+    this.#writer = new ProgressWriter(server, 'pmr', onTakenOver === null ? null : new StoreFence(server, 'pmr', onTakenOver), {
       positioned: [{ table: 'chunks', index: '0' }],
       of: (rows, missing) => {
         const isMissing = missing('chunks');

@@ -1,4 +1,5 @@
 import { SpamerError } from '../core/errors.js';
+import type { StoreFence } from './clickhouse-fence.js';
 import { int32, int64, string, type Block } from './clickhouse-native.js';
 import type { ClickHouseServer } from './clickhouse-server.js';
 import type { Batch, Progress, SetAside, StoreOffset } from './store.js';
@@ -57,23 +58,24 @@ const all: Missing = () => true;
 
 /**
  * Writes batches of one input into several tables without a transaction [ONCE]. A batch is begun (its bounds stored), its blocks are inserted, and it
- * is done (its bounds stored again). After a failure, or a start, what was sent and not answered is ended first; then the rows that the tables hold
- * beyond the last batch done are asked for, and only the others are written. So a row is stored once however far a batch came before.
+ * is done (its bounds stored again). After a failure, or a start, the store is taken first, so that nothing which was sent before comes any more;
+ * then the rows that the tables hold beyond the last batch done are asked for, and only the others are written. So a row is stored once however far
+ * a batch came before.
  */
 export class ProgressWriter<Row> {
   readonly #server: ClickHouseServer;
   readonly #store: string;
-  /** Begins the ids of this store's inserts, by which they are found on the server. */
-  readonly #mark: string;
+  /** null: who only reads the store has no part in it. */
+  readonly #fence: StoreFence | null;
   readonly #blocks: Blocks<Row>;
   /** undefined: only the server knows, and it may hold rows of a batch that is not done. */
   #standing: Standing | undefined;
   #writes: Promise<void> = Promise.resolve();
 
-  constructor(server: ClickHouseServer, store: string, blocks: Blocks<Row>) {
+  constructor(server: ClickHouseServer, store: string, fence: StoreFence | null, blocks: Blocks<Row>) {
     this.#server = server;
     this.#store = store;
-    this.#mark = `spamer-${server.database}-${store}`;
+    this.#fence = fence;
     this.#blocks = blocks;
   }
 
@@ -81,7 +83,7 @@ export class ProgressWriter<Row> {
     return this.#after(() => this.#offsets());
   }
 
-  /** @throws SpamerError `conflict`, `unreachable`, `store_failed`, `disk_full`. */
+  /** @throws SpamerError `conflict`, `unreachable`, `store_failed`, `disk_full`, `taken_over`. */
   write(batch: Batch<Row>): Promise<void> {
     return this.#after(() => this.#write(batch));
   }
@@ -89,9 +91,14 @@ export class ProgressWriter<Row> {
   /** Between two writes, when none that was sent and never answered can come any more. */
   alone<Result>(work: () => Promise<Result>): Promise<Result> {
     return this.#after(async () => {
-      if (this.#standing === undefined) await this.#server.endInserts(this.#mark);
+      if (this.#standing === undefined) await this.#owned().take();
       return await work();
     });
+  }
+
+  #owned(): StoreFence {
+    if (this.#fence === null) throw new SpamerError('internal', 'this store is open for reading only', { where: this.#store });
+    return this.#fence;
   }
 
   /** Resolves when nothing is being written. */
@@ -99,7 +106,7 @@ export class ProgressWriter<Row> {
     return this.#writes;
   }
 
-  /** One after the other: who asks where the store stands ends inserts that nobody waits for any more, and must not end one that somebody does. */
+  /** One after the other: who takes the store ends inserts that nobody waits for any more, and must not end one that somebody does. */
   #after<Result>(work: () => Promise<Result>): Promise<Result> {
     const done = this.#writes.then(work);
     this.#writes = done.then(() => undefined, () => undefined);
@@ -107,7 +114,7 @@ export class ProgressWriter<Row> {
   }
 
   async #offsets(): Promise<readonly StoreOffset[]> {
-    if (this.#standing === undefined) await this.#server.endInserts(this.#mark);
+    if (this.#standing === undefined) await this.#fence?.take();
     const { next, begun } = this.#standing ?? (await this.#read());
     return [...next].map(([key, offset]) => {
       const until = begun.get(key);
@@ -117,7 +124,7 @@ export class ProgressWriter<Row> {
 
   async #write(batch: Batch<Row>): Promise<void> {
     const known = this.#standing;
-    if (known === undefined) await this.#server.endInserts(this.#mark);
+    if (known === undefined) await this.#owned().take();
     const standing = known ?? (await this.#read());
     for (const { topic, partition, from } of batch.progress) {
       if ((standing.next.get(keyOf(topic, partition)) ?? from) !== from) throw new SpamerError('conflict', 'the store stands at another offset', { where: `${topic}/${partition}/${from}` });
@@ -135,7 +142,7 @@ export class ProgressWriter<Row> {
   }
 
   #insert(table: string, block: Block): Promise<void> {
-    return this.#server.insert(this.#mark, table, block);
+    return this.#owned().insert(table, block);
   }
 
   async #read(): Promise<Standing> {

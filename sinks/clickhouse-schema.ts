@@ -38,6 +38,10 @@ const migrations: ReadonlyArray<readonly string[]> = [[
   // Pseudonyms whose rows are deleted, and what each took with it; the highest step counts.
   `CREATE TABLE IF NOT EXISTS DB.tombstones (study LowCardinality(String), pseudonym UUID, step UInt8, n_rows Int64, n_samples Int64)
     ENGINE = ReplacingMergeTree(step) ORDER BY (study, pseudonym) SETTINGS ${kept}`,
+], [
+  // Who may insert into each store: the greatest (epoch, owner). One row for each start of a writer and each of its failures.
+  `CREATE TABLE IF NOT EXISTS DB.fences (store LowCardinality(String), epoch UInt64, owner UUID, taken_at DateTime('UTC') DEFAULT now())
+    ENGINE = MergeTree ORDER BY (store, epoch) SETTINGS ${kept}`,
 ]];
 
 /** The newest version of the tables that this program knows. */
@@ -52,14 +56,28 @@ export async function migrate(server: ClickHouseServer, owner: string): Promise<
   const database = server.database;
   await server.command(`CREATE DATABASE IF NOT EXISTS ${database}`);
   await server.command(`CREATE TABLE IF NOT EXISTS ${database}.format (version UInt32, owner String) ENGINE = MergeTree ORDER BY version SETTINGS ${kept}`);
-  const [found] = await server.own(`SELECT max(version) AS version, anyLast(owner) AS owner, count() AS n FROM ${database}.format`);
+  const made = await versionOf(server, owner);
+  for (const [index, statements] of migrations.entries()) {
+    if (index < made) continue;
+    for (const statement of statements) await server.command(statement.replace('DB.', `${database}.`));
+    await server.command(`INSERT INTO ${database}.format SETTINGS async_insert = 0 VALUES (${index + 1}, {owner:String})`, { owner });
+  }
+}
+
+/** For who only reads: changes nothing. @throws SpamerError `unreachable` while the tables are not there or not up to date, and as `migrate`. */
+export async function checkMade(server: ClickHouseServer, owner: string): Promise<void> {
+  const found = await server.own("SELECT 1 FROM system.tables WHERE database = {database:String} AND name = 'format'", { database: server.database });
+  if (found.length === 0 || (await versionOf(server, owner)) < migrations.length) {
+    throw new SpamerError('unreachable', 'the stores are not made, or not up to date; the process that writes them does that at its start', { where: 'clickhouse_database' });
+  }
+}
+
+/** 0 where nothing was made yet. */
+async function versionOf(server: ClickHouseServer, owner: string): Promise<number> {
+  const [found] = await server.own(`SELECT max(version) AS version, anyLast(owner) AS owner, count() AS n FROM ${server.database}.format`);
   if (Number(found?.['version']) > migrations.length) throw new SpamerError('data_newer', 'the stores were written by a newer version', { where: 'clickhouse_database' });
   if (Number(found?.['n']) > 0 && found?.['owner'] !== owner) {
     throw new SpamerError('config_invalid', 'this database holds the stores of another data folder', { where: 'clickhouse_database' });
   }
-  for (const [index, statements] of migrations.entries()) {
-    if (index < Number(found?.['version'])) continue;
-    for (const statement of statements) await server.command(statement.replace('DB.', `${database}.`));
-    await server.command(`INSERT INTO ${database}.format SETTINGS async_insert = 0 VALUES (${index + 1}, {owner:String})`, { owner });
-  }
+  return Number(found?.['version']);
 }

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { SpamerError } from '../core/errors.js';
 import { clickHouseError } from './clickhouse-errors.js';
 import { encodeBlock, type Block } from './clickhouse-native.js';
@@ -56,6 +57,7 @@ async function clientModule(): Promise<ClientModule> {
 
 /** Rows of one answer: a page and what tells that there are more, or cells. */
 const resultRowsMax = 200_000;
+const endingPollMs = 50;
 
 /** One ClickHouse server, spoken to over HTTP: inserts as blocks of its own format, questions with bound parameters and limits. */
 export class ClickHouseServer {
@@ -110,11 +112,11 @@ export class ClickHouseServer {
     return this.#ask(this.#writing, query, parameters, {});
   }
 
-  /** A statement of a migration, or a deletion. */
-  async command(query: string, parameters: Parameters = {}): Promise<void> {
+  /** A statement of a migration, or a deletion. @param marked begins the query's id, see `endInserts`. */
+  async command(query: string, parameters: Parameters = {}, marked?: string): Promise<void> {
     this.#open();
     try {
-      await this.#writing.command({ query, query_params: parameters });
+      await this.#writing.command({ query, query_params: parameters, ...(marked === undefined ? {} : { query_id: `${marked}${randomUUID()}` }) });
     } catch (error) {
       throw clickHouseError(error);
     }
@@ -123,16 +125,19 @@ export class ClickHouseServer {
   /**
    * Stores a block; synced to disk when this resolves, and in parts or not at all when it does not (ask what the table holds).
    * @param marked begins the query's id, see `endInserts`.
+   * @param guard SQL that the server evaluates before it reads the block; it throws where the block is not to be taken.
    */
-  async insert(marked: string, table: string, block: Block): Promise<void> {
+  async insert(marked: string, table: string, block: Block, guard: { readonly sql: string; readonly parameters: Parameters }): Promise<void> {
     if (block.rows === 0) return;
     this.#open();
     const { bytes, token } = encodeBlock(block);
     const columns = block.columns.map(({ name }) => name).join(', ');
+    const structure = block.columns.map(({ name, type }) => `${name} ${type}`).join(', ');
     try {
       const { stream } = await this.#writing.exec({
-        query: `INSERT INTO ${this.database}.${table} (${columns}) FORMAT Native`,
-        query_id: `${marked}-${randomUUID()}`,
+        query: `INSERT INTO ${this.database}.${table} (${columns}) SELECT * FROM input('${structure}') WHERE ${guard.sql} FORMAT Native`,
+        query_params: guard.parameters,
+        query_id: `${marked}${randomUUID()}`,
         values: Readable.from([bytes], { objectMode: false }),
         // One block stays one block; what dates back far is not refused; nothing is acknowledged from memory.
         clickhouse_settings: {
@@ -147,14 +152,16 @@ export class ClickHouseServer {
   }
 
   /**
-   * Ends inserts that were sent and never answered, and waits until they are gone: what they have stored by then they have stored. A request
-   * that the server has not begun to read yet isn't seen; against that stands the block's token.
+   * Ends inserts that were sent and never answered, and waits until they are gone: what they have stored by then they have stored. One whose
+   * sender stands still in the middle of its block goes when the server gives up reading (its `http_receive_timeout`, 30 s). A request that the
+   * server has not begun to read yet isn't seen; against that stands the fence.
    */
   async endInserts(marked: string): Promise<void> {
     for (;;) {
       const [left] = await this.own("SELECT count() AS n FROM system.processes WHERE startsWith(query_id, {marked:String}) AND query_kind = 'Insert'", { marked });
       if (Number(left?.['n']) === 0) return;
-      await this.command("KILL QUERY WHERE startsWith(query_id, {marked:String}) AND query_kind = 'Insert' SYNC FORMAT Null", { marked });
+      await this.command("KILL QUERY WHERE startsWith(query_id, {marked:String}) AND query_kind = 'Insert' ASYNC FORMAT Null", { marked });
+      await sleep(endingPollMs);
     }
   }
 

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SpamerError } from '../core/errors.js';
+import type { StoreFence } from './clickhouse-fence.js';
 import { int32, int64, string, uuid, uuidBytes, type Block } from './clickhouse-native.js';
 import type { ClickHouseServer } from './clickhouse-server.js';
 import { tombstoneKey, Tombstones, type Buried, type BuriedState, type Tombstone } from './tombstones.js';
@@ -12,15 +13,14 @@ type Step = (typeof steps)[keyof typeof steps];
 const seriesPerMutation = 1000;
 const pollMs = 100;
 
-/** Begins the ids of inserts into the table of tombstones, which are in no batch. */
-const mark = (database: string): string => `spamer-${database}-tombstones`;
-
 /**
  * Tombstones on a server without transactions [ERASED]. A tombstone is named before anything is deleted, and what it takes with it is
  * counted before; rows go before their series, by which they are found. So whatever was broken off goes on where it was, with the same counts.
  */
 export class ClickHouseTombstones {
   readonly #server: ClickHouseServer;
+  /** null: who only reads the store buries nothing. */
+  readonly #fence: StoreFence | null;
   /** Runs alone among the store's writes, when none that was sent before can come late. */
   readonly #alone: <Result>(work: () => Promise<Result>) => Promise<Result>;
   readonly #waitMs: number;
@@ -29,14 +29,17 @@ export class ClickHouseTombstones {
   #loaded: Promise<void> | undefined;
 
   /** @param waitMs for a deletion to be done; the server goes on with it after that, and the next call waits again */
-  constructor(server: ClickHouseServer, waitMs: number, alone: <Result>(work: () => Promise<Result>) => Promise<Result>) {
+  constructor(server: ClickHouseServer, fence: StoreFence | null, waitMs: number, alone: <Result>(work: () => Promise<Result>) => Promise<Result>) {
     this.#server = server;
+    this.#fence = fence;
     this.#waitMs = waitMs;
     this.#alone = alone;
   }
 
-  /** Resolves when it is known which there are. */
+  /** Resolves when it is known which there are: not before the store is ours, since until then another may name more [ERASED]. */
   async ready(): Promise<void> {
+    await this.#fence?.held();
+    if (this.#fence === null) this.#loaded = undefined;
     this.#loaded ??= this.#load();
     try {
       await this.#loaded;
@@ -151,7 +154,8 @@ export class ClickHouseTombstones {
   }
 
   async #insert(buried: readonly Buried[], step: Step): Promise<void> {
-    await this.#server.insert(mark(this.#server.database), 'tombstones', tombstonesBlock(buried, step));
+    if (this.#fence === null) throw new SpamerError('internal', 'this store is open for reading only', { where: 'tombstones' });
+    await this.#fence.insertBeside('tombstones', tombstonesBlock(buried, step));
     this.#named.add(buried);
     for (const one of buried) this.#steps.set(tombstoneKey(one), step);
   }

@@ -12,13 +12,12 @@ import { randomOf } from '../device-emulator/random.js';
 import { ClickHouse, clickHouseMissing } from '../tests/clickhouse.js';
 import { CutProxy, type Fate } from '../tests/cut-proxy.js';
 import { demanded } from '../tests/program.js';
-import { decodeAnalytics, type AnalyticsRecord, type NumericRecord } from './analytics.js';
-import { childRecord } from './clickhouse.child.js';
+import { decodeAnalytics } from './analytics.js';
+import { contents, expectedOf, mixed, recordOf, verifyChild } from './clickhouse.rows.js';
 import { openClickHouseStores, type Stores } from './clickhouse.js';
 import { clickHouseDefaults, type ClickHouseSettings } from './clickhouse-server.js';
 import { decodeChunk } from './pmr.js';
 import { MemoryLog, batchOf, chunkMessage, idOf, numericMessage, runMessage, seriesOf, sinkContract, sinkOf, until } from './sink.contract.js';
-import type { Batch } from './store.js';
 
 const missing = clickHouseMissing();
 const skip = missing === null || demanded('clickhouse') ? false : missing;
@@ -272,32 +271,6 @@ interface Question {
   readonly settings: string;
 }
 
-/** Records of every table, a reading and a run by turns, in years that make several parts; one is set aside. */
-function mixed(from: number, to: number): Batch<AnalyticsRecord> {
-  const rows = Array.from({ length: to - from }, (_, index) => recordOf(from + index));
-  return { ...batchOf(rows, from, to), setAside: from === 4 || from === 3 ? [{ topic: 'vitals.anonymized', partition: 0, offset: 5, bytes: 1, code: 'block_unreadable' }] : [] };
-}
-
-function recordOf(n: number): AnalyticsRecord {
-  const source = { partition: 0, offset: n };
-  const series = { ...seriesOf(n), year: 2020 + (n % 3) };
-  if (n % 2 === 0) return { kind: 'run', series, source, t0Us: n, periodNs: 1000, scale: 1, offset: 0, samples: [n, n] };
-  return { kind: 'numeric', series, source, timesUs: [n, n + 1], values: [n, n + 0.5] };
-}
-
-async function contents({ analytics }: Stores): Promise<readonly number[][]> {
-  const [numerics, runs] = [await analytics.numerics({ study: 'heart', limit: 1000 }), await analytics.runs({ study: 'heart', limit: 1000 })];
-  const counts = await analytics.analyticsCounts();
-  assert.deepEqual(await analytics.analyticsTotals(), counts);
-  return [numerics.rows.map(({ value }) => value), runs.rows.flatMap(({ samples }) => [...samples]), [counts.reduce((sum, { samples }) => sum + samples, 0)]];
-}
-
-function expectedOf(count: number): readonly number[][] {
-  const records = Array.from({ length: count }, (_, n) => recordOf(n));
-  const numerics = records.filter((record): record is NumericRecord => record.kind === 'numeric').flatMap(({ values }) => [...values]);
-  return [numerics, records.flatMap((record) => (record.kind === 'run' ? [...record.samples] : [])), [2 * count]];
-}
-
 /** Of the inserts, or such queries, from now on, the one of that number meets the fate. */
 function cutAt(proxy: CutProxy, step: number, fate: Fate, which = /INSERT INTO/): void {
   let seen = 0;
@@ -319,29 +292,4 @@ function smallDisk(t: TestContext): string | null {
     rmSync(folder, { recursive: true });
   });
   return mounted ? folder : null;
-}
-
-/** Each record n of the child holds n % 50 + 1 samples whose first is n: sums and order tell loss from doubling. */
-async function verifyChild(stores: Stores): Promise<number> {
-  const stored = await goOn(stores);
-  const seen: number[] = [];
-  for (let cursor: string | undefined; ; ) {
-    const page: Awaited<ReturnType<Stores['analytics']['runs']>> = await stores.analytics.runs({ study: 'heart', limit: 10_000, ...(cursor === undefined ? {} : { cursor }) });
-    seen.push(...page.rows.map(({ samples }) => samples[0] ?? NaN));
-    if (page.next === null) break;
-    cursor = page.next;
-  }
-  assert.deepEqual(seen, Array.from({ length: stored }, (_, n) => n));
-  return stored;
-}
-
-/** As the sink does it: the batch that was begun again, from where the store then says that it stands. Where that is afterwards. */
-async function goOn({ analytics }: Stores): Promise<number> {
-  for (;;) {
-    const { offset: from = 0, until: to } = (await analytics.offsets())[0] ?? {};
-    if (to === undefined) return from;
-    await analytics.write(batchOf(Array.from({ length: to - from }, (_, index) => childRecord(from + index)), from, to)).catch((error: unknown) => {
-      if (!isCode('conflict')(error)) throw error;
-    });
-  }
 }

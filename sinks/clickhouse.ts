@@ -1,7 +1,8 @@
 import type { AnalyticsStore } from './analytics.js';
 import { ClickHouseAnalytics } from './clickhouse-analytics.js';
 import { ClickHousePmr } from './clickhouse-pmr.js';
-import { migrate } from './clickhouse-schema.js';
+import type { OnTakenOver } from './clickhouse-fence.js';
+import { checkMade, migrate } from './clickhouse-schema.js';
 import { ClickHouseServer, type ClickHouseSettings } from './clickhouse-server.js';
 import type { PmrStore } from './pmr.js';
 
@@ -11,20 +12,29 @@ export interface Stores {
   close(): Promise<void>;
 }
 
+export interface OpenOptions {
+  /** Nothing is written or taken, not even tables made. */
+  readonly readOnly?: boolean;
+  /** Another process took one of the stores: it takes nothing from this one any more, which should end. */
+  readonly onTakenOver?: OnTakenOver;
+}
+
 /**
- * Both stores in one database of a ClickHouse server.
+ * Both stores in one database of a ClickHouse server. A store is taken from whoever has it when it is first asked where it stands, or written to.
  * @param owner a name, for ever the same, of the log whose records are stored here.
  * @throws SpamerError `part_missing`, `config_invalid`, `unreachable`, `data_newer`, `store_failed`.
  */
-export async function openClickHouseStores(settings: ClickHouseSettings, owner: string): Promise<Stores> {
+export async function openClickHouseStores(settings: ClickHouseSettings, owner: string, options: OpenOptions = {}): Promise<Stores> {
+  const { readOnly = false, onTakenOver = () => undefined } = options;
   const server = await ClickHouseServer.connect(settings);
   try {
-    await migrate(server, owner);
+    await (readOnly ? checkMade(server, owner) : migrate(server, owner));
   } catch (error) {
     await server.close();
     throw error;
   }
-  const [analytics, pmr] = [new ClickHouseAnalytics(server), new ClickHousePmr(server)];
+  const taken = readOnly ? null : onTakenOver;
+  const [analytics, pmr] = [new ClickHouseAnalytics(server, taken), new ClickHousePmr(server, taken)];
   const close = async (): Promise<void> => {
     await Promise.all([analytics.close(), pmr.close()]);
     await server.close();

@@ -45,7 +45,7 @@ export interface SinkStatus {
   readonly lastCommitMs: number;
   /** Time of the newest stored record, microseconds; 0 when none was stored since the start. */
   readonly lastTimeUs: number;
-  /** Why it is trying again, or null while all is well. */
+  /** Why it is trying again, or null while all is well; `taken_over`: it has ended. */
   readonly failing: ErrorCode | null;
 }
 
@@ -97,6 +97,8 @@ export class Sink<Row> implements Part {
         pauseMs = this.#settings.retryFirstMs;
       } catch (error) {
         this.#failed(error);
+        // Another process stores now, and refuses this one for ever.
+        if (this.#status.failing === 'taken_over') return;
         await this.#pause(pauseMs);
         pauseMs = Math.min(pauseMs * 2, this.#settings.retryMaxMs);
       }
@@ -242,7 +244,8 @@ export class Sink<Row> implements Part {
     // What the store holds after a failure only the store knows.
     this.#offsets = undefined;
     const code = error instanceof SpamerError ? error.code : 'internal';
-    if (this.#status.failing !== code) this.#parts.journal.error('storing failed; trying again', { stage: this.name, code, fault: faultOf(error) });
+    const told = code === 'taken_over' ? 'another process took this store over; storing nothing more' : 'storing failed; trying again';
+    if (this.#status.failing !== code) this.#parts.journal.error(told, { stage: this.name, code, fault: faultOf(error) });
     this.#status = { ...this.#status, failing: code };
   }
 

@@ -42,7 +42,7 @@ export interface RowStore<Row> {
   /**
    * Stores rows, offsets and what was set aside, durably, and so that however often it is tried again each row is there once [ONCE].
    * @throws SpamerError `store_failed`, `disk_full` (ask `offsets()` before trying again),
-   *   `conflict` when `from` is not where the store stands.
+   *   `conflict` when `from` is not where the store stands, `taken_over` when another process writes it now: for ever.
    */
   write(batch: Batch<Row>): Promise<void>;
   setAside(): Promise<readonly SetAside[]>;

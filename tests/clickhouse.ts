@@ -44,6 +44,8 @@ const usersOfInstallation = `<clickhouse>
 export interface ClickHouseOptions {
   /** A file of users in place of those above, and what it takes from the environment. */
   readonly users?: { readonly xml: string; readonly environment: Readonly<Record<string, string>> };
+  /** After so long without another byte of a request the server gives it up; 30 s without it. */
+  readonly receiveTimeoutSeconds?: number;
   /** Where the tables lie; a folder of its own without it. Outlives every kill. */
   readonly folder?: string;
 }
@@ -56,20 +58,22 @@ export class ClickHouse {
   readonly password = 'secret';
   readonly #settings: string;
   readonly #users: ClickHouseOptions['users'];
+  readonly #receiveTimeoutSeconds: number;
   #process: ChildProcess | null = null;
 
-  private constructor(port: number, folder: string, settings: string, users: ClickHouseOptions['users']) {
+  private constructor(port: number, folder: string, settings: string, { users, receiveTimeoutSeconds = 30 }: ClickHouseOptions) {
     this.port = port;
     this.folder = folder;
     this.#settings = settings;
     this.#users = users;
+    this.#receiveTimeoutSeconds = receiveTimeoutSeconds;
   }
 
   static async start(options: ClickHouseOptions = {}): Promise<ClickHouse> {
     const missing = clickHouseMissing();
     if (missing !== null) throw new Error(missing);
     const settings = mkdtempSync(join(tmpdir(), 'spamer-clickhouse-'));
-    const server = new ClickHouse(await freePort(), options.folder ?? join(settings, 'data'), settings, options.users);
+    const server = new ClickHouse(await freePort(), options.folder ?? join(settings, 'data'), settings, options);
     await server.restart();
     return server;
   }
@@ -88,7 +92,7 @@ export class ClickHouse {
       writeFileSync(join(this.#settings, 'users.d', 'spamer.xml'), this.#users.xml);
     }
     writeFileSync(join(this.#settings, 'config.xml'), '<clickhouse><users_config>users.xml</users_config><logger><level>none</level></logger></clickhouse>');
-    const server = ['clickhouse-local', '--config-file', join(this.#settings, 'config.xml'), '--path', this.folder, '--http_port', String(this.port), '--listen_host', '127.0.0.1', '--query', listen];
+    const server = ['clickhouse-local', '--config-file', join(this.#settings, 'config.xml'), '--path', this.folder, '--http_port', String(this.port), '--listen_host', '127.0.0.1', '--http_receive_timeout', String(this.#receiveTimeoutSeconds), '--query', listen];
     const child = spawn('python3', ['-c', launcher, library, ...server], { cwd: this.#settings, stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...this.#users?.environment } });
     this.#process = child;
     let said = '';

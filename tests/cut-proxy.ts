@@ -7,8 +7,8 @@ export type Fate = 'pass' | 'lose' | 'lose answer';
 /** An HTTP proxy that loses requests or answers as it is told, so that a test can break off at each step in turn. */
 export class CutProxy {
   readonly url: string;
-  /** Asked for each request, with its address and body. */
-  fateOf: (target: string) => Fate = () => 'pass';
+  /** Asked for each request, with its address and body; what takes its time is held back so long. */
+  fateOf: (target: string) => Fate | Promise<Fate> = () => 'pass';
   readonly #server: Server;
 
   private constructor(server: Server, url: string) {
@@ -21,8 +21,8 @@ export class CutProxy {
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     const proxy = new CutProxy(server, `http://127.0.0.1:${(server.address() as AddressInfo).port}`);
     server.on('request', (asked, answer) => {
-      void bodyOf(asked).then((body) => {
-        const fate = proxy.fateOf(decodeURIComponent((asked.url ?? '').replaceAll('+', ' ')) + body.toString('latin1'));
+      void bodyOf(asked).then(async (body) => {
+        const fate = await proxy.fateOf(decodeURIComponent((asked.url ?? '').replaceAll('+', ' ')) + body.toString('latin1'));
         if (fate === 'lose') return asked.socket.destroy();
         const passed = request(to + (asked.url ?? ''), { method: asked.method, headers: headersOf(asked, to, body) }, (response) => {
           if (fate === 'lose answer') {
