@@ -68,6 +68,8 @@ export async function runScenario(run: Fresh, { scenario, devices, seconds, ackM
     if (code !== 0 && code !== 99) throw new RangeError(`k6 ended with ${code}`);
     const summary = JSON.parse(readFileSync(join(folder.dir, 'summary.json'), 'utf8')) as Summary;
     tell(summary);
+    const ungreeted = countOf(summary, 'connections_ungreeted');
+    if (ungreeted > 0) say(`  ${ungreeted} connections were begun again: k6 heard no Hello on them`);
     say(`  server: ${((cpuMs(run.pid) - cpu) / 1000).toFixed(1)} s of CPU, peak memory ${Math.ceil(peakMemoryMb(run.pid))} MB`);
     const connected = countOf(summary, 'connect_ms') >= devices;
     if (!connected) say(`  BELOW ${thousands(countOf(summary, 'connect_ms'))} connections were made by ${thousands(devices)} devices`);

@@ -19,7 +19,7 @@ export const options = {
   scenarios: scenario === 'query' ? { [streaming]: once(count, 'devices_'), query: once(queryVus, 'query') } : { [streaming]: once(count, 'devices_') },
   thresholds: {
     ack_ms: [`p(99)<${ackMsMax * (scenario === 'slow-readers' || scenario === 'storm' ? 5 : 1)}`],
-    frames_lost: ['count==0'], connections_failed: ['count==0'], acks_out_of_order: ['count==0'], frames_refused: ['count==0'],
+    frames_lost: ['count==0'], connections_failed: ['count==0'], connections_ungreeted: [`count<=${Math.max(1, Math.floor(count / 1000))}`], acks_out_of_order: ['count==0'], frames_refused: ['count==0'],
     ...(scenario === 'slow-readers' ? {} : { closed_by_server: ['count==0'] }),
     ...(scenario === 'query' ? { query_ms: [`p(95)<${2 * ackMsMax}`], queries_failed: ['count==0'] } : {}),
   },
