@@ -7,8 +7,3 @@ type Named = Pick<Config, 'registry_url' | 'registry_connections_max' | 'registr
 export function postgresOf({ registry_url: url, registry_connections_max: connectionsMax, registry_statement_timeout_s: seconds }: Named): PostgresSettings | undefined {
   return url === undefined ? undefined : { url, connectionsMax, statementTimeoutMs: seconds * 1000 };
 }
-
-/** What answers at the address, as it names itself. @throws SpamerError `unreachable`, `config_invalid` */
-export async function registryServer(postgres: PostgresSettings): Promise<string> {
-  return (await import('../registry/postgres-pool.js')).serverName(postgres);
-}

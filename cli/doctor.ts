@@ -3,10 +3,11 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { readPair } from '../app/certificates.js';
 import { openFilesMax, socketsMax } from '../app/descriptors.js';
-import { postgresOf, registryServer } from '../app/registry.js';
+import { checkIssuer, checkRegistryServer, checkStoresServer } from '../app/checks.js';
 import { listenFault } from '../app/preflight.js';
 import { certificateFiles, redacted, type Config } from '../core/config.js';
 import { toSpamerError } from '../core/errors.js';
+import type { Finding } from '../core/finding.js';
 import { limits } from '../core/limits.js';
 import { action, command, type CommonOptions } from './context.js';
 import { readRunning } from './server.js';
@@ -16,19 +17,12 @@ const connectionsWorthHaving = 1000;
 /** Days before its end from which a certificate is a finding. */
 const certificateDaysMin = 7;
 
-interface Finding {
-  readonly check: string;
-  readonly good: boolean;
-  readonly found: string;
-  readonly remedy?: string;
-}
-
 /** `spamer doctor`: in one call what costs a newcomer an hour. */
 export function doctor(): Command {
   return command('doctor', 'Check configuration, disk, clock, ports and native parts, and say what to do.', ['spamer doctor', 'spamer doctor --json'])
     .action(action<CommonOptions>('doctor', async ({ output, config }) => {
       const settings = config();
-      const findings = [nodeVersion(), ...(await nativeParts()), dataFolder(settings), disk(settings), keyFileRights(settings), clock(), openFiles(settings), ...certificates(settings), ...(await registry(settings)), ...(await log(settings)), ...(await schemas(settings)), ...(await ports(settings))];
+      const findings = [nodeVersion(), ...(await nativeParts()), dataFolder(settings), disk(settings), keyFileRights(settings), clock(), openFiles(settings), ...certificates(settings), ...(await checkRegistryServer(settings)), ...(await log(settings)), ...(await schemas(settings)), ...(await checkStoresServer(settings)), ...(await checkIssuer(settings)), ...(await ports(settings))];
       const good = findings.every((finding) => finding.good);
       output.answer({ good, findings, config: redacted(settings) }, () => {
         for (const { check, good: fine, found, remedy } of findings) output.say(`${fine ? 'ok  ' : 'FAIL'} ${check}: ${found}${fine || remedy === undefined ? '' : `\n     → ${remedy}`}`);
@@ -85,17 +79,6 @@ function keyFileRights(config: Config): Finding {
     }
   });
   return { check: 'rights of key files', good: wide.length === 0, found: wide.length === 0 ? 'owner only' : `${wide.join(', ')} can be read by others`, remedy: 'chmod 600 these files' };
-}
-
-async function registry(config: Config): Promise<Finding[]> {
-  const postgres = postgresOf(config);
-  if (postgres === undefined) return [];
-  try {
-    return [{ check: 'registry_url', good: true, found: await registryServer(postgres) }];
-  } catch (error) {
-    const { message, remedy } = toSpamerError(error, 'internal', 'the registry can\'t be asked');
-    return [{ check: 'registry_url', good: false, found: message, remedy }];
-  }
 }
 
 /** As `topics apply --check` asks; nothing is made. */

@@ -19,6 +19,9 @@ function migrationFiles(): { name: string; sql: string }[] {
   return names.map((name) => ({ name, sql: readFileSync(join(folder, name), 'utf8') }));
 }
 
+/** Of every migration that this program knows, in order. */
+export const migrationNames = (): readonly string[] => migrationFiles().map(({ name }) => name);
+
 /**
  * Brings the schema up to date, each migration and its record in one transaction.
  * @throws SpamerError `data_newer` when the database knows a migration that this program doesn't

@@ -11,6 +11,7 @@ export function translate(error: unknown): SpamerError {
   if (state === '28P01' || state === '28000') return new SpamerError('config_invalid', 'the registry\'s server refuses this user or password', { where: 'registry_url' });
   if (state === '3D000') return new SpamerError('config_invalid', 'the registry\'s server has no such database', { where: 'registry_url' });
   if (state === '42501') return new SpamerError('config_invalid', 'the user may not make or change tables in this database', { where: 'registry_url' });
+  if (state === '25006') return new SpamerError('store_failed', 'the registry\'s server takes no writes', { where: 'registry_url' });
   // 08: connection, 57P: shut down or starting, 53300: too many connections; without a state: the socket's own word.
   if (/^(08|57P|53300)/.test(state) || !/^[0-9A-Z]{5}$/.test(state)) return new SpamerError('unreachable', `the registry's server does not answer (${/^[A-Z_]+$/.test(state) ? state : 'the connection ended'})`, { where: 'registry_url' });
   return new SpamerError('store_failed', `the registry refused with SQLSTATE ${state}`);

@@ -42,21 +42,6 @@ export async function openPostgresAsIs(settings: PostgresSettings): Promise<SqlD
   return new PostgresDatabase(settings, owner);
 }
 
-/** The server's product and version, asked without taking the registry. @throws SpamerError `unreachable`, `config_invalid` */
-export async function serverName({ url }: Pick<PostgresSettings, 'url'>): Promise<string> {
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: connectTimeoutMs, application_name: 'spamer doctor' });
-  client.on('error', () => undefined);
-  try {
-    await client.connect();
-    const { rows } = await client.query<{ version: string }>("SELECT current_setting('server_version') AS version");
-    return `PostgreSQL ${rows[0]?.version ?? ''}`.trim();
-  } catch (error) {
-    throw translate(error);
-  } finally {
-    await client.end().catch(() => undefined);
-  }
-}
-
 class PostgresDatabase implements SqlDatabase {
   readonly #pool: pg.Pool;
   readonly #owner: PostgresOwner;

@@ -12,6 +12,9 @@ interface Asked {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Headers of an answer that anybody reads. */
+const kept = ['content-type', 'date'];
+
 const loopback = new Set(['127.0.0.1', '[::1]', 'localhost']);
 /** In the clear on this machine only. */
 export const isSafeAddress = (url: URL): boolean => url.protocol === 'https:' || (url.protocol === 'http:' && loopback.has(url.hostname));
@@ -31,9 +34,9 @@ export function boundedFetch({ bytesMax, timeoutMs }: FetchBounds): (url: string
       throw failed(`answers with status ${answer.status}`);
     }
     const bytes = await readAll(answer, bytesMax);
-    const contentType = answer.headers.get('content-type');
+    const told = kept.flatMap((name): [string, string][] => (answer.headers.has(name) ? [[name, answer.headers.get(name) ?? '']] : []));
     // A body beside "no content" is refused by the constructor.
-    return new Response(answer.status === 204 ? null : bytes, { status: answer.status, headers: contentType === null ? {} : { 'content-type': contentType } });
+    return new Response(answer.status === 204 ? null : bytes, { status: answer.status, headers: told });
   };
 }
 

@@ -121,14 +121,9 @@ export class Issuer {
   }
 
   async #discover(): Promise<client.Configuration> {
-    const { issuer, clientId, metadataMs, restMs, answerMs } = this.#settings;
+    const { metadataMs, restMs } = this.#settings;
     try {
-      const config = await client.discovery(new URL(issuer), clientId, undefined, this.#clientAuth(), {
-        execute: [client.enableNonRepudiationChecks, ...(issuer.startsWith('http:') ? [client.allowInsecureRequests] : [])],
-        timeout: answerMs / 1000,
-        [client.customFetch]: this.#fetch,
-      });
-      checkEndpoints(config);
+      const config = await discover(this.#settings, this.#fetch, this.#clientAuth());
       this.#known = { config, untilMs: this.#clock.elapsedMs() + metadataMs };
       return config;
     } catch (cause) {
@@ -160,6 +155,17 @@ export class Issuer {
   }
 }
 
+/** Reads the issuer's metadata, and whether all that is asked of it is safe to ask. @throws whatever the library or `fetch` does; SpamerError `issuer_unreachable` */
+export async function discover({ issuer, clientId, answerMs }: Pick<IssuerSettings, 'issuer' | 'clientId' | 'answerMs'>, fetch: ReturnType<typeof boundedFetch>, auth: client.ClientAuth): Promise<client.Configuration> {
+  const config = await client.discovery(new URL(issuer), clientId, undefined, auth, {
+    execute: [client.enableNonRepudiationChecks, ...(issuer.startsWith('http:') ? [client.allowInsecureRequests] : [])],
+    timeout: answerMs / 1000,
+    [client.customFetch]: fetch,
+  });
+  checkEndpoints(config);
+  return config;
+}
+
 /** What the page sends people to, and what this program asks, is HTTPS, or on this machine. @throws SpamerError */
 function checkEndpoints(config: client.Configuration): void {
   const { authorization_endpoint: authorization, token_endpoint: token, jwks_uri: keys } = config.serverMetadata();
@@ -169,7 +175,7 @@ function checkEndpoints(config: client.Configuration): void {
 }
 
 /** Of our own fetch, somewhere below the library's; null: the issuer answered, and the answer is not good. */
-function failureOf(error: unknown): SpamerError | null {
+export function failureOf(error: unknown): SpamerError | null {
   for (let at: unknown = error, depth = 0; depth < 8 && at instanceof Error; at = at.cause, depth++) if (at instanceof SpamerError) return at;
   return null;
 }

@@ -21,7 +21,7 @@ const known: Readonly<Record<string, readonly [ErrorCode, string, string?]>> = {
   497: ['config_invalid', 'the user lacks a right on the stores\' server', 'clickhouse_user'],
   // Nothing else here throws by itself: the fence does.
   395: ['taken_over', 'another process took this store over'],
-  164: ['store_failed', 'the stores\' server lets this user only read'],
+  164: ['store_failed', 'the stores\' server lets this user only read', 'clickhouse_user'],
   242: ['store_failed', 'a table of the store is read-only'],
 };
 

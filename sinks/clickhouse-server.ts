@@ -37,7 +37,7 @@ interface Asked {
 interface Client {
   query(asked: Asked & { readonly format: 'JSONEachRow' }): Promise<{ json(): Promise<unknown> }>;
   command(asked: Asked): Promise<unknown>;
-  exec(asked: Asked & { readonly values: Readable }): Promise<{ readonly stream: Readable }>;
+  exec(asked: Asked & { readonly values?: Readable }): Promise<{ readonly stream: Readable }>;
   close(): Promise<void>;
 }
 interface ClientModule {
@@ -110,6 +110,19 @@ export class ClickHouseServer {
   /** A question of the writing side: where it stands. */
   own(query: string, parameters: Parameters = {}): Promise<Row[]> {
     return this.#ask(this.#writing, query, parameters, {});
+  }
+
+  /** Whether the writing user has a right, `INSERT ON spamer.*`. The statement takes no format, so it is no question like others. */
+  async holds(right: string): Promise<boolean> {
+    this.#open();
+    try {
+      const { stream } = await this.#writing.exec({ query: `CHECK GRANT ${right}` });
+      let answer = '';
+      for await (const chunk of stream) answer += String(chunk);
+      return answer.trim() === '1';
+    } catch (error) {
+      throw clickHouseError(error);
+    }
   }
 
   /** A statement of a migration, or a deletion. @param marked begins the query's id, see `endInserts`. */

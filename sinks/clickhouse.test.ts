@@ -208,7 +208,7 @@ describe('the stores on ClickHouse', { skip }, () => {
     };
     await fails({ password: 'wrong' }, 'log', 'config_invalid', 'clickhouse_user');
     await fails({}, 'another log', 'config_invalid', 'clickhouse_database');
-    await fails({ user: 'reader', password: 'secret-too', database: 'none' }, 'log', 'store_failed');
+    await fails({ user: 'reader', password: 'secret-too', database: 'none' }, 'log', 'store_failed', 'clickhouse_user');
     await fails({ url: 'http://127.0.0.1:9' }, 'log', 'unreachable', 'clickhouse_url');
     await server.sql(`INSERT INTO ${database}.format VALUES (99, 'log')`);
     await fails({}, 'log', 'data_newer', 'clickhouse_database');

@@ -6,6 +6,9 @@ import { test, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { parse } from 'yaml';
+import { lookIntoPostgres } from '../registry/postgres-look.js';
+import { lookIntoClickHouse } from '../sinks/clickhouse-look.js';
+import { clickHouseDefaults } from '../sinks/clickhouse-server.js';
 import { ClickHouse, clickHouseMissing } from './clickhouse.js';
 import { KilledWard } from './killed-ward.js';
 import { Postgresql, postgresqlMissing } from './postgresql.js';
@@ -117,6 +120,11 @@ test('[ONCE] [LEDGER] what compose.yaml gives the program is what it needs: with
   const [writer, reader] = ['clickhouse_password', 'clickhouse_read_password'].map((name) => secretOf(dir, name)) as [string, string];
   const asWriter = (statement: string) => asked(clickhouse, 'spamer', writer, statement);
   const asReader = (statement: string, about?: string) => asked(clickhouse, 'spamer_reader', reader, statement, about);
+  // As doctor sees them: the users have what the program needs.
+  const settings = { ...clickHouseDefaults, url: clickhouse.url, user: 'spamer', password: writer, reader: { user: 'spamer_reader', password: reader } };
+  const findings = [...(await lookIntoClickHouse(settings, readFileSync(join(ward.folder, 'stores', 'log.name'), 'utf8').trim())), ...(await lookIntoPostgres(url))];
+  assert.deepEqual(findings.filter(({ good }) => !good), []);
+  assert.deepEqual(findings.filter(({ check }) => /user/.test(check)).map(({ found }) => found), ['spamer makes tables, inserts, deletes rows and reads', 'spamer_reader reads, and nothing else', 'program makes and owns the tables']);
   const patients = (await asWriter('SELECT DISTINCT toString(patient) FROM spamer.chunks')).split('\n');
   assert.ok(patients.length > 1);
   // Row policies: of the study or the patient that a question says it is about, and of nobody when it says nothing.
