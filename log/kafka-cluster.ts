@@ -71,7 +71,12 @@ export class Cluster {
         if (error) reject(error);
         else resolve();
       });
-    }).catch((error: unknown) => { throw kafkaError(error, 'kafka_brokers'); });
+    }).catch((cause: unknown) => {
+      const error = kafkaError(cause, 'kafka_brokers');
+      // The client can't tell a listener that speaks TLS, or none, from nobody.
+      if (error.code !== 'unreachable') throw error;
+      throw new SpamerError(error.code, `${error.message}; if they run, kafka_tls may not be what this listener of theirs speaks`, { where: 'kafka_brokers', cause });
+    });
   }
 
   /** The topic's name in the cluster. */

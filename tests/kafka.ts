@@ -13,6 +13,10 @@ import { freePort } from './program.js';
 export interface KafkaServers {
   /** `host:port,…` for clients. With `scram` this listener demands SCRAM-SHA-512. */
   readonly brokers: string;
+  /** The same of the listener that demands no account. */
+  readonly inside: string;
+  /** With `tls`: of the listener that speaks it, and demands no account. */
+  readonly secure: string;
   /** `kill -9`. */
   kill(node?: number): Promise<void>;
   /** The process of a node that runs. */
@@ -27,10 +31,21 @@ export interface KafkaServers {
   discard(): Promise<void>;
 }
 
+export interface Account {
+  readonly user: string;
+  readonly password: string;
+}
+
 export interface KafkaOptions {
   readonly nodes?: 1 | 3;
   /** An account of the clients' listener. */
-  readonly scram?: { readonly user: string; readonly password: string };
+  readonly scram?: Account;
+  /** More of them. */
+  readonly guests?: readonly Account[];
+  /** PEM files of a certificate and its key. */
+  readonly tls?: { readonly cert: string; readonly key: string };
+  /** Where the data lie; a folder of their own without it. */
+  readonly folder?: string;
   /** More lines of server.properties. */
   readonly properties?: Readonly<Record<string, string | number>>;
 }
@@ -70,14 +85,20 @@ function fetchJars(): void {
   }
 }
 
+interface Ports {
+  readonly clients: number;
+  readonly inside: number;
+  readonly secure: number;
+}
+
 class Node {
-  readonly client: number;
+  readonly ports: Ports;
   readonly #dir: string;
   #child: ChildProcess | undefined;
 
-  constructor(dir: string, client: number) {
+  constructor(dir: string, ports: Ports) {
     this.#dir = dir;
-    this.client = client;
+    this.ports = ports;
   }
 
   async start(): Promise<void> {
@@ -90,7 +111,7 @@ class Node {
     process.once('exit', orphaned);
     child.once('exit', () => process.removeListener('exit', orphaned));
     const end = Date.now() + startMs;
-    while (!(await listens(this.client))) {
+    while (!(await listens(this.ports.clients))) {
       if (child.exitCode !== null || Date.now() > end) throw new Error(`Kafka did not start: ${readFileSync(join(this.#dir, 'server.out'), 'utf8').slice(-2000)}`);
       await sleep(100);
     }
@@ -119,19 +140,25 @@ function listens(port: number): Promise<boolean> {
   });
 }
 
-function tool(args: readonly string[]): string {
-  const { status, stdout, stderr } = spawnSync('java', ['-cp', join(jars, '*'), 'kafka.tools.StorageTool', ...args]);
-  if (status !== 0) throw new Error(`kafka.tools.StorageTool ${args[0] ?? ''} failed: ${stderr.toString().slice(-500)}`);
+function tool(args: readonly string[], name = 'kafka.tools.StorageTool'): string {
+  const { status, stdout, stderr } = spawnSync('java', ['-cp', join(jars, '*'), name, ...args]);
+  if (status !== 0) throw new Error(`${name} ${args[0] ?? ''} failed: ${stdout.toString().slice(-500)}${stderr.toString().slice(-500)}`);
   return stdout.toString().trim();
+}
+
+/** Gives a right, as Kafka's own tool does: `allow('…', ['--topic', 'spamer.', '--resource-pattern-type', 'prefixed', '--operation', 'Read'], 'guest')`. */
+export function allow(inside: string, right: readonly string[], user: string): void {
+  tool(['--bootstrap-server', inside, '--add', '--allow-principal', `User:${user}`, ...right], 'org.apache.kafka.tools.AclCommand');
 }
 
 /** Formats the data folders and starts every node. */
 export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServers> {
   fetchJars();
   const count = options.nodes ?? 1;
-  const root = mkdtempSync(join(tmpdir(), 'spamer-kafka-'));
-  const ports = await Promise.all(Array.from({ length: count * 3 }, () => freePort()));
-  const port = (node: number, which: number): number => ports[node * 3 + which] ?? 0;
+  const root = mkdtempSync(join(options.folder ?? tmpdir(), 'spamer-kafka-'));
+  const ports = await Promise.all(Array.from({ length: count * 4 }, () => freePort()));
+  const port = (node: number, which: number): number => ports[node * 4 + which] ?? 0;
+  const { tls } = options;
   const ids = Array.from({ length: count }, (_, i) => i);
   const voters = ids.map((id) => `${id + 1}@127.0.0.1:${port(id, 2)}`).join(',');
   const cluster = tool(['random-uuid']);
@@ -139,23 +166,26 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
     const dir = join(root, String(id + 1));
     mkdirSync(dir);
     const security = options.scram === undefined ? 'PLAINTEXT' : 'SASL_PLAINTEXT';
+    const secure = tls === undefined ? '' : `,SECURE://127.0.0.1:${port(id, 3)}`;
     const properties = {
       'process.roles': 'broker,controller', 'node.id': id + 1, 'controller.quorum.voters': voters,
-      listeners: `CLIENTS://127.0.0.1:${port(id, 0)},INSIDE://127.0.0.1:${port(id, 1)},CONTROLLER://127.0.0.1:${port(id, 2)}`,
-      'advertised.listeners': `CLIENTS://127.0.0.1:${port(id, 0)},INSIDE://127.0.0.1:${port(id, 1)}`,
-      'listener.security.protocol.map': `CLIENTS:${security},INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT`,
+      listeners: `CLIENTS://127.0.0.1:${port(id, 0)},INSIDE://127.0.0.1:${port(id, 1)},CONTROLLER://127.0.0.1:${port(id, 2)}${secure}`,
+      'advertised.listeners': `CLIENTS://127.0.0.1:${port(id, 0)},INSIDE://127.0.0.1:${port(id, 1)}${secure}`,
+      'listener.security.protocol.map': `CLIENTS:${security},INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SSL`,
       'inter.broker.listener.name': 'INSIDE', 'controller.listener.names': 'CONTROLLER', 'sasl.enabled.mechanisms': 'SCRAM-SHA-512',
       'listener.name.clients.scram-sha-512.sasl.jaas.config': 'org.apache.kafka.common.security.scram.ScramLoginModule required;',
       'log.dirs': join(dir, 'data'), 'auto.create.topics.enable': 'false', 'group.initial.rebalance.delay.ms': 0,
       'offsets.topic.replication.factor': count, 'offsets.topic.num.partitions': 3,
       'transaction.state.log.replication.factor': count, 'transaction.state.log.min.isr': Math.min(2, count), 'transaction.state.log.num.partitions': 5,
       'share.coordinator.state.topic.replication.factor': count, 'share.coordinator.state.topic.min.isr': 1,
+      ...(tls === undefined ? {} : { 'ssl.keystore.type': 'PEM', 'ssl.keystore.location': join(dir, 'keystore.pem') }),
       ...options.properties,
     };
     writeFileSync(join(dir, 'server.properties'), Object.entries(properties).map(([name, value]) => `${name}=${value}\n`).join(''));
-    const account = options.scram === undefined ? [] : ['--add-scram', `SCRAM-SHA-512=[name=${options.scram.user},password=${options.scram.password}]`];
-    tool(['format', '-t', cluster, '-c', join(dir, 'server.properties'), ...account]);
-    return new Node(dir, port(id, 0));
+    if (tls !== undefined) writeFileSync(join(dir, 'keystore.pem'), readFileSync(tls.key, 'utf8') + readFileSync(tls.cert, 'utf8'));
+    const accounts = options.scram === undefined ? [] : [options.scram, ...(options.guests ?? [])];
+    tool(['format', '-t', cluster, '-c', join(dir, 'server.properties'), ...accounts.flatMap(({ user, password }) => ['--add-scram', `SCRAM-SHA-512=[name=${user},password=${password}]`])]);
+    return new Node(dir, { clients: port(id, 0), inside: port(id, 1), secure: port(id, 3) });
   });
   const at = (node: number): Node => {
     const found = nodes[node];
@@ -163,8 +193,11 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
     return found;
   };
   const end = (signal: NodeJS.Signals): Promise<unknown> => Promise.all(nodes.map((node) => node.end(signal)));
+  const addressesOf = (listener: keyof Ports): string => nodes.map(({ ports: of }) => `127.0.0.1:${of[listener]}`).join(',');
   const all: KafkaServers = {
-    brokers: nodes.map((node) => `127.0.0.1:${node.client}`).join(','),
+    brokers: addressesOf('clients'),
+    inside: addressesOf('inside'),
+    secure: addressesOf('secure'),
     kill: (node = 0) => at(node).end('SIGKILL'),
     pid: (node = 0) => at(node).pid,
     signal: (signal, node = 0) => at(node).signal(signal),
