@@ -5,7 +5,7 @@ import { framed } from './wire.js';
 
 export const heartRate = 147842;
 export const ecgLeadII = 131329;
-const perMinute = 264864;
+export const perMinute = 264864;
 const millivolt = 266418;
 const header = Buffer.from([0, 0, 0, 0, schemaIds.Frame]);
 

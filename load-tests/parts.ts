@@ -1,21 +1,24 @@
 import { sendAll, Start, type Sent } from './generator.js';
 import { waves } from './loads.js';
-import { bareSink } from './peers/bare.js';
+import { bare, bareSink } from './peers/bare.js';
 import { grpcStream } from './peers/grpc.js';
 import { mosquitto } from './peers/mosquitto.js';
 import { jetStream } from './peers/nats.js';
 import { ours } from './peers/ours.js';
 import type { Peer } from './peers/peer.js';
+import { rumqttd } from './peers/rumqttd.js';
 import { peakMemoryMb, spent, threadSeconds } from './process.js';
 import { say, thousands, type Row } from './report.js';
 import { inRounds, ratios, type Measured } from './rounds.js';
 import { enrol, fresh, settle, tokenOf } from './server.js';
 
-/** What a device's frames must be faster than, and by how much; the lower need is for one frame a message. */
+/** What a device's frames must be faster than, and by how much, one and a hundred a message. Where no need is named, the limits that a goal looks to. */
 const against: ReadonlyArray<{ readonly peer: Peer; readonly needs: readonly [one: number, hundred: number]; readonly goal: number }> = [
-  { peer: mosquitto(1), needs: [3, 4], goal: 6 },
+  { peer: mosquitto(1), needs: [4, 4], goal: 6 },
   { peer: grpcStream(false), needs: [0, 3], goal: 4 },
   { peer: jetStream('always'), needs: [0, 50], goal: 100 },
+  { peer: rumqttd, needs: [0, 0], goal: 0.6 },
+  { peer: bare, needs: [0, 0], goal: 0.5 },
 ];
 
 /** 1,000,000 single-reading frames from one device, each durably acked, against others in turns; what is printed is the round with the median ratio. */
@@ -48,8 +51,8 @@ export async function thousandDevices(quick: boolean): Promise<Row[]> {
   const load = waves(each, samples, 1);
   say(`  a frame with its WebSocket header is ${load.bytesPerMessage} bytes`);
   const sink = await bareSink();
-  const bare = await together(devices, (start) => Array.from({ length: devices }, () => sendAll(sink.ingest, 'none', load, { start, windowMax }))).finally(() => sink.end());
-  say(`  bare uWebSockets + LMDB sink: ${thousands(bare)} frames/s`);
+  const bareRate = await together(devices, (start) => Array.from({ length: devices }, () => sendAll(sink.ingest, 'none', load, { start, windowMax }))).finally(() => sink.end());
+  say(`  bare uWebSockets + LMDB sink: ${thousands(bareRate)} frames/s`);
   const run = await fresh();
   try {
     const enrolled = await enrol(run.server, devices);
@@ -59,7 +62,12 @@ export async function thousandDevices(quick: boolean): Promise<Row[]> {
     const dry = await settle(run.server, each * devices * samples);
     say(`  in both stores ${dry.toFixed(1)} s after the last ack; peak memory ${thousands(peakMemoryMb(run.pid))} MB`);
     say(`  handshakes and frames: ${spent(before, threadSeconds(run.pid))}`);
-    return [{ what: `${load.bytesPerMessage}-byte frames from ${thousands(devices)} devices`, ours: `${thousands(ours)} frames/s`, peer: `bare sink: ${thousands(bare)} frames/s`, ratio: ours / bare, needs: 0.25, goal: 0.5 }];
+    const what = `${load.bytesPerMessage}-byte frames from ${thousands(devices)} devices`;
+    const rate = `${thousands(ours)} frames/s`;
+    return [
+      { what: `${what}, ${samples} samples of ECG in each`, ours: rate, peer: '30,000 frames/s', ratio: ours / 30_000, needs: 1, goal: 2 },
+      { what, ours: rate, peer: `bare sink: ${thousands(bareRate)} frames/s`, ratio: ours / bareRate, needs: 0.25, goal: 0.5 },
+    ];
   } finally {
     await run.end();
   }

@@ -8,7 +8,7 @@ import { connect as connectTls } from 'node:tls';
  */
 export interface RawConnection {
   readonly socket: Socket;
-  /** Called with each binary message of the server; the buffer is only valid during the call. */
+  /** Called with each message of the server; the buffer is only valid during the call. */
   onMessage: (message: Buffer) => void;
   onClose: () => void;
   end(): void;
@@ -85,7 +85,7 @@ function drain(buffer: Buffer, connection: RawConnection): Buffer {
     }
     if (buffer.length - at < header + length) break;
     const payload = buffer.subarray(at + header, at + header + length);
-    if (opcode === 2) connection.onMessage(payload);
+    if (opcode === 1 || opcode === 2) connection.onMessage(payload);
     else if (opcode === 9) connection.socket.write(Buffer.concat([Buffer.from([0x8a, 0x80 | length, 0, 0, 0, 0]), payload]));
     else if (opcode === 8) connection.end();
     at += header + length;
