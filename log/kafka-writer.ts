@@ -7,6 +7,7 @@ import { placeKey, type Cluster, type Place } from './kafka-cluster.js';
 import * as layout from './kafka-layout.js';
 import { follow, statePlace, stateTopic, WriterState } from './kafka-state.js';
 import type { MovingWriter, Start } from './move.js';
+import { writerOf } from './log.js';
 import type { NewRecord, StateEntry, TopicSettings, Transaction, WholeState } from './log.js';
 
 /** Kafka ends a transaction that its writer left open for so long; a writer that stood still as long is fenced. */
@@ -60,7 +61,8 @@ export interface KafkaWriterParts {
  */
 export class KafkaWriter implements MovingWriter {
   readonly #parts: KafkaWriterParts;
-  readonly #own: ReadonlyMap<string, number>;
+  /** Partitions of its topics that are this writer's. */
+  readonly #own: ReadonlyMap<string, ReadonlySet<number>>;
   readonly #state = new WriterState();
   /** Kafka's ends of the partitions written, as of the last transaction. */
   readonly #ends = new Map<string, number>();
@@ -73,7 +75,7 @@ export class KafkaWriter implements MovingWriter {
 
   private constructor(parts: KafkaWriterParts) {
     this.#parts = parts;
-    this.#own = new Map(parts.topics.filter(({ writer }) => writer === parts.name).map(({ name, partitions }) => [name, partitions]));
+    this.#own = ownPartitions(parts.topics, parts.name);
   }
 
   static async open(parts: KafkaWriterParts): Promise<KafkaWriter> {
@@ -88,7 +90,7 @@ export class KafkaWriter implements MovingWriter {
 
   async startAt(starts: readonly Start[]): Promise<void> {
     for (const { topic, partition } of starts) {
-      if (!this.#own.has(topic) || layout.readEnd(this.#state.get(layout.endKey(topic, partition))).offset > 0) throw new SpamerError('conflict', 'this partition has begun already', { where: placeKey({ topic, partition }) });
+      if (this.#own.get(topic)?.has(partition) !== true || layout.readEnd(this.#state.get(layout.endKey(topic, partition))).offset > 0) throw new SpamerError('conflict', 'this partition has begun already', { where: placeKey({ topic, partition }) });
     }
     await this.#ask({ records: [] }, starts);
   }
@@ -136,8 +138,7 @@ export class KafkaWriter implements MovingWriter {
   #check({ records, state }: Transaction): number {
     let bytes = 0;
     for (const { topic, partition, key, value } of records) {
-      const partitions = this.#own.get(topic);
-      if (partitions === undefined || partition < 0 || partition >= partitions) throw new SpamerError('internal', 'the topic or partition is not of this writer', { where: `${topic}/${partition}` });
+      if (this.#own.get(topic)?.has(partition) !== true) throw new SpamerError('internal', 'the topic or partition is not of this writer', { where: `${topic}/${partition}` });
       if (key.length + value.length > limits.recordBytesMax) throw new SpamerError('too_large', 'the record is larger than the log takes', { where: topic });
       bytes += layout.recordBytes(key, value);
     }
@@ -311,7 +312,7 @@ export class KafkaWriter implements MovingWriter {
 
   async #load(): Promise<void> {
     const { cluster, name } = this.#parts;
-    const places = [statePlace(name), ...[...this.#own].flatMap(([topic, partitions]) => Array.from({ length: partitions }, (_, partition) => ({ topic, partition })))];
+    const places = [statePlace(name), ...[...this.#own].flatMap(([topic, partitions]) => [...partitions].map((partition) => ({ topic, partition })))];
     const ends = await cluster.ends(places);
     places.forEach((place, i) => this.#ends.set(placeKey(place), ends[i] ?? 0));
     this.#state.clear();
@@ -328,6 +329,11 @@ export class KafkaWriter implements MovingWriter {
     this.#producer = undefined;
     if (producer !== undefined) await answered<void>((done) => producer.disconnect(1000, done)).catch(() => undefined);
   }
+}
+
+function ownPartitions(topics: readonly TopicSettings[], writer: string): ReadonlyMap<string, ReadonlySet<number>> {
+  const own = topics.map((topic) => [topic.name, new Set(Array.from({ length: topic.partitions }, (_, partition) => partition).filter((partition) => writerOf(topic, partition) === writer))] as const);
+  return new Map(own.filter(([, partitions]) => partitions.size > 0));
 }
 
 const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -13,7 +13,7 @@ import { applyTopics, declaredTopics } from './kafka-topics.js';
 import { openKafkaLog, writersOf } from './kafka.js';
 import { openLmdbLog } from './lmdb.js';
 import { contractExtraWriters, contractRecord, contractTopics, logContract } from './log.contract.js';
-import type { Log } from './log.js';
+import { shareWriter, type Log, type NewRecord, type TopicSettings } from './log.js';
 import { leftToMove, moveLog, type MovedPart, type MovingLog } from './move.js';
 
 const demanded = (process.env['SPAMER_DEMAND'] ?? '').split(',').includes('kafka');
@@ -42,6 +42,18 @@ async function made(): Promise<string> {
     cluster.close();
   }
   return prefix;
+}
+
+/** These topics, made under a prefix of their own, and what opens a log of them. */
+async function madeOf(topics: readonly TopicSettings[]): Promise<{ readonly open: () => Promise<MovingLog> }> {
+  const settings = { brokers: servers.brokers, prefix: `${randomUUID()}.` };
+  const cluster = Cluster.open(settings);
+  try {
+    await applyTopics(cluster, declaredTopics(topics, writersOf(topics), alone), alone, { make: true, unreplicated: true });
+  } finally {
+    cluster.close();
+  }
+  return { open: () => openKafkaLog({ ...settings, topics, journal: silentJournal }) };
 }
 
 async function contractSubject(): Promise<{ log: Log; reopen: () => Promise<Log>; discard: () => Promise<void> }> {
@@ -75,6 +87,44 @@ function faults(): void {
       assert.equal(await heir.stateGet('t', 'k'), null);
     } finally {
       await Promise.all([first.close(), second.close()]);
+    }
+  });
+
+  it('partitions that are shared out have a writer for each share, which writes its own and no other; their state is read as one', async () => {
+    const topics: TopicSettings[] = [{ name: 'shared', writer: 'many', shares: 2, partitions: 3, consumers: [], retentionAgeUs: null, retentionBytes: null }];
+    const { open } = await madeOf(topics);
+    const logs = await Promise.all([open(), open()]);
+    try {
+      const [even, odd] = await Promise.all(logs.map((log, share) => log.writer(shareWriter('many', share, 2))));
+      assert.ok(even && odd);
+      const record = (partition: number): NewRecord => ({ topic: 'shared', partition, key: Buffer.of(partition), timeUs: 1, value: Buffer.from(String(partition)) });
+      assert.deepEqual(await even.commit({ records: [record(0), record(2)], state: [{ table: 't', key: 'a', value: Buffer.of(0) }] }), [0, 0]);
+      assert.deepEqual(await odd.commit({ records: [record(1)], state: [{ table: 't', key: 'b', value: Buffer.of(1) }] }), [0]);
+      await assert.rejects(even.commit({ records: [record(1)] }), refused('internal'));
+      await assert.rejects(logs[0]?.writer('many') ?? Promise.resolve(), refused('internal'));
+      for (const log of logs) {
+        assert.deepEqual((await log.stateScan('many', 't', '')).map(({ key }) => key), ['a', 'b']);
+        assert.deepEqual((await log.status()).map(({ partition, start, end }) => [partition, start, end]), [[0, 0, 1], [1, 0, 1], [2, 0, 1]]);
+      }
+    } finally {
+      await Promise.all(logs.map((log) => log.close()));
+    }
+  });
+
+  it('[LEDGER] the first record of a partition, written by another process while this one looks, is not taken for one that is gone', async () => {
+    const partitions = 64;
+    const { open } = await madeOf([{ name: 'first', writer: 'only', partitions, consumers: [], retentionAgeUs: null, retentionBytes: null }]);
+    const [writing, reading] = await Promise.all([open(), open()]);
+    try {
+      const writer = await writing.writer('only');
+      for (let partition = 0; partition < partitions; partition++) {
+        const written = writer.commit({ records: [{ topic: 'first', partition, key: Buffer.of(1), timeUs: 1, value: Buffer.of(1) }] });
+        let read: readonly unknown[] = [];
+        while (read.length === 0) read = await reading.read('first', partition, 0, all);
+        await written;
+      }
+    } finally {
+      await Promise.all([writing.close(), reading.close()]);
     }
   });
 

@@ -6,6 +6,7 @@ import { Readers } from './kafka-reader.js';
 import { retainAll } from './kafka-retention.js';
 import { StateViews, statePlace } from './kafka-state.js';
 import { KafkaWriter } from './kafka-writer.js';
+import { writerOf, writersNamed } from './log.js';
 import type { ConsumerStatus, ReadLimits, RetentionReport, StateEntry, StoredRecord, TopicSettings, TopicStatus } from './log.js';
 import type { MovingLog, MovingWriter } from './move.js';
 
@@ -28,7 +29,7 @@ interface Start {
   readonly bytesBefore: number;
 }
 
-export const writersOf = (topics: readonly TopicSettings[], extra: readonly string[] = []): string[] => [...new Set([...topics.map(({ writer }) => writer), ...extra])];
+export const writersOf = (topics: readonly TopicSettings[], extra: readonly string[] = []): string[] => [...new Set([...topics.flatMap(({ writer, shares = 1 }) => writersNamed(writer, shares)), ...extra])];
 
 /**
  * The log on Apache Kafka or what speaks its protocol. Its topics must exist (`applyTopics`).
@@ -143,8 +144,9 @@ class KafkaBackend implements MovingLog {
     })));
   }
 
-  stateScan(writer: string, table: string, prefix: string): Promise<readonly StateEntry[]> {
-    return this.#views.scan(writer, table, prefix);
+  async stateScan(writer: string, table: string, prefix: string): Promise<readonly StateEntry[]> {
+    const shares = this.topics().find((topic) => topic.writer === writer)?.shares ?? 1;
+    return (await Promise.all(writersNamed(writer, shares).map((name) => this.#views.scan(name, table, prefix)))).flat();
   }
 
   async retain(nowUs: number): Promise<RetentionReport> {
@@ -193,20 +195,27 @@ class KafkaBackend implements MovingLog {
   }
 
   #end({ topic, partition }: Place): { offset: number; bytes: number } {
-    const writer = this.topics().find(({ name }) => name === topic)?.writer ?? '';
-    return this.#views.end(writer, topic, partition);
+    const settings = this.topics().find(({ name }) => name === topic);
+    return this.#views.end(settings === undefined ? '' : writerOf(settings, partition), topic, partition);
   }
 
   /** Where the partition begins, in the log's offsets. When nothing is left in it, that is its end. */
   async #start(place: Place, from: number, end: number): Promise<Start> {
     const known = this.#starts.get(placeKey(place));
     if (known?.position === from) return known;
+    const first = await this.#first(place, from, end);
+    if (first !== null) return first;
+    // Its end is read before it is looked into once more: what another process writes meanwhile must not count as gone.
+    await this.#views.sync();
+    const { offset, bytes } = this.#end(place);
+    const [nowFrom, nowEnd] = await this.#range(place);
+    return (await this.#first(place, nowFrom, nowEnd)) ?? { position: nowFrom, offset, bytesBefore: bytes };
+  }
+
+  /** By its first record; null: there is none. */
+  async #first(place: Place, from: number, end: number): Promise<Start | null> {
     const first: Placed | undefined = from === 0 && end === 0 ? undefined : (await this.#readers.read(place, 0, from, end, { maxRecords: 1, maxBytes: 1 }))[0];
-    if (first === undefined) {
-      await this.#views.sync();
-      const { offset, bytes } = this.#end(place);
-      return { position: from, offset, bytesBefore: bytes };
-    }
+    if (first === undefined) return null;
     const start = { position: from, offset: first.record.offset, bytesBefore: first.bytesBefore };
     this.#starts.set(placeKey(place), start);
     return start;

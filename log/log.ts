@@ -102,7 +102,10 @@ export interface RetentionReport {
 export interface TopicSettings {
   readonly name: string;
   readonly partitions: number;
+  /** Its writer; with shares the name that those of its writers begin with (`writerOf`). */
   readonly writer: string;
+  /** Into how many the partitions are shared out, each with a writer of its own; absent: one, which has them all. */
+  readonly shares?: number;
   /** Names of consumers that must have read a record before retention may take it. */
   readonly consumers: readonly string[];
   /** null: no bound. */
@@ -130,7 +133,7 @@ export interface Log {
   seek(topic: string, partition: number, timeUs: number): Promise<number>;
   status(): Promise<readonly TopicStatus[]>;
   consumers(): Promise<readonly ConsumerStatus[]>;
-  /** State of any writer, read-only, as of its last commit. */
+  /** State of any writer, read-only, as of its last commit. Of a writer with shares: of all of them, one after the other. */
   stateScan(writer: string, table: string, prefix: string): Promise<readonly StateEntry[]>;
   /** Applies age and size bounds; never passes a consumer named in the topic's settings. */
   retain(nowUs: number): Promise<RetentionReport>;
@@ -142,6 +145,21 @@ export interface WholeState {
   readonly state: ReadonlyArray<StateEntry & { readonly table: string }>;
   readonly consumed: ReadonlyArray<Required<ConsumedOffset>>;
 }
+
+/** Which share of so many a partition belongs to. */
+export const shareOf = (partition: number, shares: number): number => partition % shares;
+
+/** The partitions of a share. */
+export const partitionsOf = (share: number, shares: number, partitions: number): number[] => Array.from({ length: partitions }, (_, partition) => partition).filter((partition) => shareOf(partition, shares) === share);
+
+/** The writer that has a share; the name itself where nothing is shared out. */
+export const shareWriter = (writer: string, share: number, shares: number): string => (shares === 1 ? writer : `${writer}.${share}`);
+
+/** The writer of one partition. */
+export const writerOf = ({ writer, shares = 1 }: Pick<TopicSettings, 'writer' | 'shares'>, partition: number): string => shareWriter(writer, shareOf(partition, shares), shares);
+
+/** All writers that go by this name. */
+export const writersNamed = (writer: string, shares: number): string[] => Array.from({ length: shares }, (_, share) => shareWriter(writer, share, shares));
 
 /** Partition of a key: FNV-1a over its bytes, so that all of one device keeps its order. */
 export function partitionOf(key: Uint8Array, partitions: number): number {
