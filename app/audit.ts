@@ -12,7 +12,8 @@ import { Trail, type TrailKeys } from '../security/trail.js';
 import type { Custodian } from './custodian.js';
 import type { ProgramLog } from './log.js';
 import type { Remote } from './rpc.js';
-import { trailStore } from './trail-store.js';
+import type { AuditParts } from './ports.js';
+import { storedTrail, trailStore } from './trail-store.js';
 
 /** How long the main thread goes on with a patient's audit key before it asks again: after that an erased one is gone here too. */
 const keyAgeMaxMs = 30_000;
@@ -51,6 +52,18 @@ export async function startAudit(log: ProgramLog, custodian: Remote<Custodian>, 
     await store.close();
     throw error;
   }
+}
+
+/** The audit as a process has it that does not write it: entries go to the one that does, what is read comes from the log. */
+export async function readAudit(log: ProgramLog, custodian: Remote<Custodian>, trail: Remote<Trail>): Promise<AuditParts> {
+  const { keystore, staff: secret, seed } = await custodian.auditKeys();
+  const staff = auditKey(secret);
+  const patientKey = async (patient: PatientId): Promise<AuditKey | null> => {
+    const found = await custodian.auditSecret(patient);
+    return found === null ? null : auditKey(found);
+  };
+  const reader = new TrailReader({ trail, store: storedTrail(log), signer: noteSigner(`spamer/audit/${keystore}`, seed), staff, patientKey });
+  return { trail, refusals: new Refusals(trail), reader };
 }
 
 function cached(find: (patient: PatientId) => Promise<AuditKey | null>): TrailKeys['patient'] {

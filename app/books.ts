@@ -26,7 +26,9 @@ export function openBooks(log: Pick<Log, 'consumers' | 'stateScan'>, stores: Pic
   const studyFacts = async (full: boolean): Promise<StudyFacts> => {
     const before = await buriedIn(stores);
     const stored = new Map((await (full ? stores.analyticsCounts() : stores.analyticsTotals())).map(({ study, pseudonym, code, samples }) => [`${study}/${pseudonym}/${code}`, samples]));
-    const emitted = new Map((await log.stateScan('anonymize', 'released', '')).map(({ key, value }) => [key, json<number>(value)]));
+    const emitted = new Map<string, number>();
+    // Of a writer with shares each counts its own.
+    for (const { key, value } of await log.stateScan('anonymize', 'released', '')) emitted.set(key, (emitted.get(key) ?? 0) + json<number>(value));
     // Of what was buried while the rows were counted, the count may be from before or after.
     const buried = new Map([...await buriedIn(stores)].map(([name, burial]) => [name, before.get(name) === 'gone' ? burial : ('going' as const)]));
     return { stored, emitted, buried };

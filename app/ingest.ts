@@ -22,14 +22,15 @@ export interface SealerSource {
 }
 
 /** The devices' door, with the custodian's registry and keys behind it. */
-export function startIngest(config: Config, writer: Writer, custodian: Pick<Remote<Custodian>, 'deviceEntry'>, sealers: SealerSource, policy: Decider, journal: Journal, book: DoorBook): Promise<IngestServer> {
+export function startIngest(config: Config, writers: ReadonlyMap<number, Writer>, custodian: Pick<Remote<Custodian>, 'deviceEntry'>, sealers: SealerSource, policy: Decider, journal: Journal, book: DoorBook, elsewhere?: (share: number) => string | null): Promise<IngestServer> {
   const sockets = socketsMax(openFilesMax());
   if (sockets < config.connections_max) journal.info('the limit of open files allows fewer device connections than connections_max', { count: sockets });
   return IngestServer.start({
-    writer,
+    writers,
     journal,
     devices: custodian,
     book,
+    ...(elsewhere === undefined ? {} : { elsewhere }),
     tokens: {
       verify: async (token) => {
         const entry = await custodian.deviceEntry(tokenDevice(token));
@@ -49,6 +50,7 @@ export function startIngest(config: Config, writer: Writer, custodian: Pick<Remo
       port: config.ingest_port,
       tls: certificateFiles(config).ingest,
       partitions: config.log_partitions,
+      shares: config.log_shares,
       framesPerS: config.device_frames_per_s_max,
       bytesPerS: config.device_bytes_per_s_max,
       socketsMax: sockets,

@@ -8,10 +8,7 @@ import { Cluster, type KafkaSettings } from '../log/kafka-cluster.js';
 import { applyTopics, declaredTopics, type DeclaredTopic, type TopicFinding } from '../log/kafka-topics.js';
 import { openKafkaLog, writersOf } from '../log/kafka.js';
 import type { MovingLog } from '../log/move.js';
-import { topics } from './topics.js';
-
-/** Writers without topics: how far the stores are, and whose log this is. */
-const extraWriters = ['sinks', 'owner'];
+import { extraWriters, topics } from './topics.js';
 
 export type OnKafka = Config & { readonly kafka_brokers: string };
 

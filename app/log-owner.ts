@@ -6,12 +6,14 @@ import type { Log, StateWrite } from '../log/log.js';
 import { LockFile } from '../log/lock.js';
 
 /**
- * State of the writer `owner`: key "folder", value the name of the data folder whose log this is; key "moving" while that folder's
+ * State of the writer `owner`: key "shares", a number; key "folder", value the name of the data folder whose log this is; key "moving" while that folder's
  * embedded log is being moved here.
  */
 const table = 'owner';
 const key = 'folder';
 const movingKey = 'moving';
+/** Into how many the partitions are shared out; absent: one. */
+const sharesKey = 'shares';
 
 interface Name {
   readonly name: string;
@@ -39,14 +41,18 @@ export function lockFolder(folder: string): LockFile {
  */
 export async function claimLog(log: Log, folder: string): Promise<void> {
   const { name, claimed } = readName(folder);
-  const owner = (await log.stateScan('owner', table, key)).find((entry) => entry.key === key);
-  if (owner !== undefined && Buffer.from(owner.value).toString() !== name) throw new SpamerError('config_invalid', 'these topics hold the log of another data folder; choose another prefix', { where: 'kafka_topic_prefix' });
+  const entries = new Map((await log.stateScan('owner', table, '')).map((entry) => [entry.key, Buffer.from(entry.value).toString()]));
+  const owner = entries.get(key);
+  const shares = String(Math.max(...log.topics().map((topic) => topic.shares ?? 1)));
+  // Each share counts its own offsets from where it stands: with another number they would begin anew.
+  if (owner !== undefined && (entries.get(sharesKey) ?? '1') !== shares) throw new SpamerError('config_invalid', `this log is shared out into ${entries.get(sharesKey) ?? '1'}, for ever`, { where: 'log_shares' });
+  if (owner !== undefined && owner !== name) throw new SpamerError('config_invalid', 'these topics hold the log of another data folder; choose another prefix', { where: 'kafka_topic_prefix' });
   if (owner === undefined) {
     if (claimed) throw new SpamerError('config_invalid', 'these topics are not those that hold the log of this data folder', { where: 'kafka_topic_prefix' });
     // Of two folders that come at once the later opener fences the other, whose claim is then refused.
     const writer = await log.writer('owner');
     try {
-      if ((await writer.stateGet(table, key)) === null) await writer.commit({ records: [], state: [{ table, key, value: Buffer.from(name) }] });
+      if ((await writer.stateGet(table, key)) === null) await writer.commit({ records: [], state: [{ table, key, value: Buffer.from(name) }, { table, key: sharesKey, value: Buffer.from(shares) }] });
     } finally {
       await writer.close();
     }
@@ -55,6 +61,15 @@ export async function claimLog(log: Log, folder: string): Promise<void> {
   await endMove(log);
   if (!claimed) writeName(folder, { name, claimed: true });
 }
+
+/** @throws SpamerError `config_invalid` unless these topics hold the log of that name. */
+export async function checkLog(log: Log, name: string): Promise<void> {
+  const owner = (await log.stateScan('owner', table, key)).find((entry) => entry.key === key);
+  if (owner === undefined || Buffer.from(owner.value).toString() !== name) throw new SpamerError('config_invalid', 'these topics do not hold the log of the process with the role registry; all processes have the same brokers and prefix', { where: 'kafka_topic_prefix' });
+}
+
+/** The name of a folder's log, by which topics know it. */
+export const folderName = (folder: string): string => readName(folder).name;
 
 /** What topics hold that a log is to be moved into. */
 export type Standing = 'empty' | 'part of this move' | 'in use';

@@ -8,7 +8,7 @@ import type { Log, Writer } from '../log/log.js';
 import { isOnKafka, type OnKafka } from './kafka.js';
 import { LogChild } from './log-child.js';
 import { remoteLog, serveLog } from './log-line.js';
-import { claimLog, isLogElsewhere, lockFolder } from './log-owner.js';
+import { checkLog, claimLog, isLogElsewhere, lockFolder } from './log-owner.js';
 import { isEmbedded, movedParts } from './moved.js';
 import { line } from './thread.js';
 import { topics } from './topics.js';
@@ -54,19 +54,34 @@ export function openFolder(config: Config, journal: Journal): Promise<LmdbLog> {
   return openLmdbLog({ dir: folderOf(config), topics: topics(config), extraWriters, logBytesMax: config.log_bytes_max, journal });
 }
 
+/**
+ * The log of a deployment, as a process opens it that has not its data folder.
+ * @param name by which the process with the keys knows the log
+ * @throws SpamerError `config_invalid` when the topics hold another log
+ */
+export async function openSharedLog(config: Config, onLost: (error: SpamerError) => void, name: string): Promise<OpenedLog> {
+  if (!isOnKafka(config)) throw new SpamerError('config_invalid', 'several processes share a log on Kafka only', { where: 'kafka_brokers' });
+  return openChild(config, onLost, (log) => checkLog(log, name), () => undefined);
+}
+
 async function openOnKafka(config: OnKafka, folder: string, onLost: (error: SpamerError) => void): Promise<OpenedLog> {
   const lock = lockFolder(folder);
+  return openChild(config, onLost, (log) => claimLog(log, folder), () => lock.release());
+}
+
+/** @param check that it is the log it should be; @param closed what ends with it */
+async function openChild(config: OnKafka, onLost: (error: SpamerError) => void, check: (log: Log) => Promise<void>, closed: () => void): Promise<OpenedLog> {
   const served: MessagePort[] = [];
   let child: LogChild | undefined;
   const close = async (): Promise<void> => {
     for (const port of served) port.close();
     await child?.stop();
-    lock.release();
+    closed();
   };
   try {
     child = await LogChild.start(config, onLost);
     const log = remoteLog(child.port, topics(config), close);
-    await claimLog(log, folder);
+    await check(log);
     const ports = (): Readonly<Record<string, MessagePort>> => {
       const { serving, calling } = line();
       served.push(serving);

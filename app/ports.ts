@@ -3,38 +3,44 @@ import type { Config } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
 import { micros, type DeviceId, type PatientId } from '../core/ids.js';
 import type { Journal } from '../core/journal.js';
-import type { IngestServer } from '../ingest/server.js';
-import { flushBucketsMs } from '../ingest/counters.js';
 import type { Log } from '../log/log.js';
-import type { Devices, MetricsSnapshot, Origin, PatientRow, Principal, QueryPorts, Readiness, StudyTerms } from '../query/ports.js';
+import type { Devices, Origin, PatientRow, Principal, QueryPorts, StudyTerms } from '../query/ports.js';
 import type { PatientRow as RegisteredPatient, StudyRow, TokenHolder } from '../registry/records.js';
 import { signals } from '../schemas/signals.js';
 import { envelopeKey } from '../security/envelope.js';
 import type { Enrolment } from '../security/enrolment.js';
 import type { People } from '../security/people.js';
 import type { Services } from '../security/services.js';
-import type { Audit } from './audit.js';
+import type { Auditor } from '../security/audit.js';
+import type { Refusals } from '../security/refusals.js';
+import type { TrailReader } from '../security/trail-reader.js';
 import type { PolicyEngine } from '../security/policy.js';
-import type { AnonymizeThread } from './anonymize-thread.js';
 import { openBooks } from './books.js';
 import type { Care } from './care.js';
 import type { Custodian, PatientInput } from './custodian.js';
 import { termsOf } from '../registry/policy.js';
 import { federationOf } from './federation.js';
 import { peopleOf } from './first-admin.js';
-import type { Eraser } from './eraser.js';
 import type { Vault } from '../processors/vault.js';
-import type { RecordThread } from './record-thread.js';
+import type { Door } from './door.js';
+import type { Pipeline } from './pipeline.js';
+import { readiness, readMetrics, type Wanted } from './readings.js';
 import { Reports } from './reports.js';
 import type { Remote } from './rpc.js';
-import type { Sealers } from './sealers.js';
 import type { StoresThread } from './stores-thread.js';
+
+/** What of the audit the HTTP API needs, wherever it is written. */
+export interface AuditParts {
+  readonly trail: Auditor;
+  readonly refusals: Refusals;
+  readonly reader: TrailReader;
+}
 
 interface Parts {
   readonly config: Config;
   readonly journal: Journal;
   readonly log: Log;
-  readonly audit: Audit;
+  readonly audit: AuditParts;
   readonly custodian: Remote<Custodian>;
   readonly people: Remote<People>;
   readonly enrolment: Remote<Enrolment>;
@@ -43,15 +49,20 @@ interface Parts {
   readonly address: () => string;
   readonly care: Remote<Care>;
   readonly policy: PolicyEngine;
-  readonly stores: Remote<StoresThread>;
-  readonly anonymize: Remote<AnonymizeThread> | null;
-  readonly record: Remote<RecordThread> | null;
-  readonly ingest: IngestServer | null;
+  readonly stores: StoresPart;
+  readonly pipeline: Pipeline;
+  readonly door: Door;
+  /** From here on everything is sealed under the patient's newest key. */
+  readonly renew: (patient: PatientId) => Promise<void>;
+  /** What readiness rests on; absent: the whole pipeline. */
+  readonly ready?: Wanted;
   readonly demo: boolean;
   readonly vault: Vault;
-  readonly eraser: Eraser;
-  readonly sealers: Sealers;
+  readonly eraser: QueryPorts['erasures'];
 }
+
+/** The stores as they are read. */
+export type StoresPart = Pick<Remote<StoresThread>, 'datasets' | 'numerics' | 'runs' | 'aggregates' | 'chunks' | 'pmrCounts' | 'pmrTotals' | 'analyticsCounts' | 'analyticsTotals' | 'buried' | 'setAside'>;
 
 const demoSessionS = 12 * 3600;
 /** Record numbers of demo patients say where their signals come from. */
@@ -61,6 +72,7 @@ export const demoRecordNumber = (bed: number, origin: 'recorded' | 'synthetic'):
 export function queryPorts(parts: Parts): QueryPorts {
   const { custodian, stores, log, vault } = parts;
   const reports = new Reports();
+  const rest = { log, emergencies: () => parts.care.emergencyCounts() };
   return {
     verifyToken: async (token): Promise<Principal | null> => {
       const holder = await custodian.verifyToken(token);
@@ -81,25 +93,25 @@ export function queryPorts(parts: Parts): QueryPorts {
     log,
     idempotency: { claim: (claim) => custodian.claimKey(claim), finish: (id, status, sealed) => custodian.finishKey(id, status, sealed), release: (id) => custodian.releaseKey(id) },
     opener: { open: (sealed, context) => vault.open(envelopeKey(sealed).patient, sealed, context) },
-    metrics: { read: () => readMetrics(parts, reports) },
+    metrics: { read: () => readMetrics(parts.pipeline, reports, rest) },
     journal: parts.journal,
     audit: parts.audit.trail,
     refusals: parts.audit.refusals,
     trail: parts.audit.reader,
     signals: signals.map(({ code, name, label, loinc, ucum, kind }) => ({ code, name, label, loinc, ucum, kind })),
-    readiness: () => readiness(parts, reports),
+    readiness: () => readiness(parts.pipeline, reports, rest, parts.ready),
     now: () => systemClock.now(),
     ...(parts.demo ? { demoSession: () => demoSession(custodian) } : {}),
   };
 }
 
-function enrolmentOf({ enrolment, ingest }: Parts): QueryPorts['enrolment'] {
+function enrolmentOf({ enrolment, door }: Parts): QueryPorts['enrolment'] {
   return {
     code: (input) => enrolment.code(input),
     enrol: (input) => enrolment.enrol(input),
     checkKey: (input) => enrolment.checkKey(input),
     replaceKey: (input) => enrolment.replaceKey(input),
-    stream: () => ingest?.url ?? null,
+    stream: () => door.url(),
   };
 }
 
@@ -128,7 +140,7 @@ function principalOf({ role, subject: id, scope, session, issuer, service }: Tok
   return { ...who, role, ...studies, ...patients, ...scope };
 }
 
-function keysOf({ custodian, sealers, anonymize, record }: Parts): QueryPorts['keys'] {
+function keysOf({ custodian, renew }: Parts): QueryPorts['keys'] {
   return {
     status: () => custodian.keystoreStatus(),
     rotateKek: (passphrase) => custodian.rotateKek(passphrase),
@@ -136,7 +148,7 @@ function keysOf({ custodian, sealers, anonymize, record }: Parts): QueryPorts['k
     rotate: async (patient) => {
       const { epoch } = await custodian.rotateKey(patient);
       // Every thread that seals goes over at once; what it sealed before stays under the older key.
-      await Promise.all([sealers.renew(patient), anonymize?.forget(patient), record?.forget(patient)]);
+      await renew(patient);
       return { epoch };
     },
   };
@@ -148,7 +160,7 @@ async function demoSession(custodian: Remote<Custodian>): Promise<{ readonly tok
   return { token, expiresAtUs: systemClock.now() + demoSessionS * 1e6 };
 }
 
-function adminOf({ custodian, ingest }: Parts): QueryPorts['admin'] {
+function adminOf({ custodian, door }: Parts): QueryPorts['admin'] {
   return {
     listPatients: async ({ after, limit, among }) => {
       const place = after === null ? null : { createdAt: micros(after.createdUs), patient: after.patient };
@@ -162,11 +174,11 @@ function adminOf({ custodian, ingest }: Parts): QueryPorts['admin'] {
     enrollDevice: (publicKey) => custodian.enrollDevice({ publicKey }),
     setDeviceState: async (device, state) => {
       await custodian.setDeviceState(device, state);
-      await ingest?.refresh(device);
+      await door.refresh(device);
     },
     bind: async ({ device, patient, fromUs, untilUs }) => {
       await custodian.bind({ device, patient, from: fromUs, until: untilUs });
-      await ingest?.refresh(device);
+      await door.refresh(device);
     },
     listStudies: async (part) => (await custodian.studies(part)).map(studyTerms),
     study: async (study) => studyTerms(await custodian.study(study)),
@@ -190,11 +202,11 @@ async function patientRow(custodian: Remote<Custodian>, { patient, demo, created
   return { createdUs, patient, label: identity?.name ?? 'Demo', origin, devices };
 }
 
-function devicesOf({ custodian, ingest, log }: Parts): Devices {
+function devicesOf({ custodian, door, log }: Parts): Devices {
   return {
     list: async (part) => {
       const now = systemClock.now();
-      const connected = new Map((ingest?.connected() ?? []).map((row) => [row.device as string, row]));
+      const connected = new Map((await door.connected()).map((row) => [row.device as string, row]));
       const entries = await custodian.devices(part);
       return Promise.all(entries.map(async ({ device, state, bindings }) => {
         const live = connected.get(device);
@@ -214,8 +226,7 @@ function devicesOf({ custodian, ingest, log }: Parts): Devices {
     boundTo: (patients) => custodian.boundTo(patients),
     sendCommand: async (device: DeviceId, { name, args, expiresAtUs }) => {
       if ((await custodian.deviceEntry(device)) === null) throw new SpamerError('not_found', 'no such device');
-      if (ingest === null) throw new SpamerError('unreachable', 'the device port is not running');
-      const answer = await ingest.sendCommand(device, name, { ...args }, Math.max(1, (expiresAtUs - micros(systemClock.now())) / 1000));
+      const answer = await door.sendCommand(device, name, { ...args }, Math.max(1, (expiresAtUs - micros(systemClock.now())) / 1000));
       return { id: '', state: answer.code === 'expired' ? 'expired' : answer.done ? 'done' : 'refused', code: answer.code };
     },
   };
@@ -224,49 +235,4 @@ function devicesOf({ custodian, ingest, log }: Parts): Devices {
 async function framesOf(log: Log, device: DeviceId): Promise<number> {
   const [known] = await log.stateScan('ingest', 'devices', device);
   return known === undefined ? 0 : (JSON.parse(Buffer.from(known.value).toString('utf8')) as { readonly seq: number }).seq;
-}
-
-/** Ready: frames are accepted and every stage and sink gets on. A part that does not run (no stream), fails or does not answer is not. */
-async function readiness({ ingest, log, anonymize, record, stores }: Parts, reports: Reports): Promise<Readiness> {
-  const gettingOn = async (part: string, stage: Remote<AnonymizeThread> | Remote<RecordThread> | null): Promise<boolean> =>
-    stage !== null && (await reports.of(part, 'stats', () => stage.stats() as Promise<{ readonly failing: number }>))?.failing === 0 && reports.up()[part] === true;
-  const [anonymizing, recording, sinks] = await Promise.all([gettingOn('anonymize', anonymize), gettingOn('record', record), reports.of('stores', 'status', () => stores.status()), reports.of('log', 'consumers', () => log.consumers())]);
-  const answers = reports.up()['stores'] === true;
-  const state = { ingest: ingest !== null && ingest.failing === null, log: reports.up()['log'] === true, anonymize: anonymizing, record: recording, stores: answers, ...Object.fromEntries((sinks ?? []).map(({ name, failing }) => [name, answers && failing === null])) };
-  return { ready: Object.values(state).every(Boolean), parts: state };
-}
-
-async function readMetrics({ ingest, log, anonymize, record, stores, care }: Parts, reports: Reports): Promise<MetricsSnapshot> {
-  const counters = ingest?.counters;
-  const [stats, recordStats, sinks, stored, consumers, emergencies] = await Promise.all([
-    anonymize === null ? undefined : reports.of('anonymize', 'stats', () => anonymize.stats()),
-    record === null ? undefined : reports.of('record', 'stats', () => record.stats()),
-    reports.of('stores', 'freshness', () => stores.freshness()),
-    reports.of('stores', 'status', () => stores.status()),
-    reports.of('log', 'consumers', () => log.consumers()),
-    reports.of('custodian', 'emergencies', () => care.emergencyCounts()),
-  ]);
-  let cumulative = 0;
-  return {
-    frames: counters?.frames ?? 0,
-    samples: counters?.samples ?? 0,
-    bytes: counters?.bytes ?? 0,
-    acks: counters?.acks ?? 0,
-    connections: counters?.connections ?? 0,
-    halfOpen: counters?.halfOpen ?? 0,
-    halfOpenRefused: counters?.halfOpenRefused ?? 0,
-    handshakesRefused: counters?.handshakesRefused ?? 0,
-    nacksByCode: Object.fromEntries(Object.entries(counters?.nacks ?? {})),
-    rejectsByReason: stats?.rejectedByReason ?? {},
-    setAside: { anonymize: stats?.unreadable ?? 0, record: recordStats?.unreadable ?? 0, ...Object.fromEntries((stored ?? []).map(({ name, setAside }) => [name, setAside])) },
-    emergencies: emergencies ?? { total: 0, unreviewed: 0 },
-    up: { ingest: ingest !== null, ...reports.up() },
-    lag: (consumers ?? []).map(({ consumer, topic, partition, lag }) => ({ stage: consumer, topic, partition, records: lag })),
-    freshnessMs: sinks ?? null,
-    flush: {
-      buckets: flushBucketsMs.map((bound, index) => ({ le: bound / 1000, count: (cumulative += counters?.flushMs[index] ?? 0) })),
-      sumS: (counters?.flushMsSum ?? 0) / 1000,
-      count: counters?.flushes ?? 0,
-    },
-  };
 }

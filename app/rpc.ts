@@ -77,7 +77,7 @@ export function connect<Api>(port: Port): Connection<Api> {
     for (const call of waiting.values()) call.reject(new SpamerError('unreachable', reason));
     waiting.clear();
   };
-  port.on('close', () => disconnect('the other thread has ended'));
+  port.on('close', () => disconnect('the other side has ended'));
   const invoke = (method: string, args: readonly unknown[]): Promise<unknown> =>
     new Promise((resolve, reject) => {
       if (gone !== undefined) return reject(new SpamerError('unreachable', gone));

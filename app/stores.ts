@@ -12,10 +12,14 @@ import { isEmbedded, movedParts } from './moved.js';
 /** What one commit costs the store decides how much goes into one. */
 export const batchingOf = ({ clickhouse_url: url }: Pick<Config, 'clickhouse_url'>): { readonly batchMs: number } => ({ batchMs: url === undefined ? sinkDefaults.batchMs : 1000 });
 
-/** The stores of the configuration: on its ClickHouse server, or DuckDB files of the data folder. @throws SpamerError as they do. */
-export async function openStores(config: Config, options: OpenOptions = {}): Promise<Stores> {
+/**
+ * The stores of the configuration: on its ClickHouse server, or DuckDB files of the data folder. @throws SpamerError as they do.
+ * @param storesName the name of the log to that server, where the data folder is not this process's to read it from
+ */
+export async function openStores(config: Config, { storesName, ...options }: OpenOptions & { readonly storesName?: string | undefined } = {}): Promise<Stores> {
   const folder = join(config.data_dir, 'stores');
   const { clickhouse_url: url, store_memory_mb: memoryMb } = config;
+  if (url !== undefined && storesName !== undefined) return await openClickHouseStores(clickHouseOf(config, url), storesName, options);
   const onFiles = isEmbedded(config.data_dir, 'stores') && !movedParts(config.data_dir).has('stores');
   if (url === undefined) {
     // Files made beside would begin with what the log still holds, and miss what it has let go since the server has it [LEDGER].

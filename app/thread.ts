@@ -10,6 +10,8 @@ export interface ThreadData {
   readonly config: Config;
   /** Ports on which this thread serves others, and ports on which others serve it, by name. */
   readonly ports: Readonly<Record<string, MessagePort>>;
+  /** The name of the log to the stores' server, where the data folder is not this process's to read it from. */
+  readonly storesName?: string;
 }
 
 /** What every worker thread offers to the main thread, besides its own API. */

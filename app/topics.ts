@@ -8,19 +8,22 @@ const hourUs = 3600 * 1e6;
 
 /** The topics of the pipeline: who writes each, and who must have read a record before retention may take it. */
 export function topics(config: Config): readonly TopicSettings[] {
-  const partitions = config.log_partitions;
-  const outputs = { partitions, retentionBytes: null, retentionAgeUs: config.output_retention_hours * hourUs };
+  const shared = { partitions: config.log_partitions, ...(config.log_shares === 1 ? {} : { shares: config.log_shares }) };
+  const outputs = { ...shared, retentionBytes: null, retentionAgeUs: config.output_retention_hours * hourUs };
   return [
-    { name: 'vitals.raw', writer: 'ingest', consumers: ['anonymize', 'record'], partitions, retentionBytes: null, retentionAgeUs: config.raw_retention_hours * hourUs },
-    { name: 'vitals.rejected', writer: 'anonymize', consumers: [], partitions, retentionBytes: null, retentionAgeUs: config.rejected_retention_hours * hourUs },
+    { name: 'vitals.raw', writer: 'ingest', consumers: ['anonymize', 'record'], ...shared, retentionBytes: null, retentionAgeUs: config.raw_retention_hours * hourUs },
+    { name: 'vitals.rejected', writer: 'anonymize', consumers: [], ...shared, retentionBytes: null, retentionAgeUs: config.rejected_retention_hours * hourUs },
     // Held data waits for its group; nothing but its release may end that.
-    { name: 'vitals.held', writer: 'anonymize', consumers: [], partitions, retentionBytes: null, retentionAgeUs: null },
+    { name: 'vitals.held', writer: 'anonymize', consumers: [], ...shared, retentionBytes: null, retentionAgeUs: null },
     { name: 'vitals.anonymized', writer: 'anonymize', consumers: ['analytics'], ...outputs },
     { name: 'pmr.chunks', writer: 'record', consumers: ['pmr'], ...outputs },
     // No entry, no act; so the audit is never removed, and the bound of the log is not what stops it first.
     ...Object.values(auditTopics).map((name): TopicSettings => ({ name, writer: 'audit', consumers: [], partitions: 1, retentionBytes: null, retentionAgeUs: null, essential: true })),
   ];
 }
+
+/** Writers without topics on Kafka: how far the stores are, and whose log this is. */
+export const extraWriters: readonly string[] = ['sinks', 'owner'];
 
 /** What the records of each topic are, each behind the header that names its schema. */
 const messages: ReadonlyMap<string, readonly MessageName[]> = new Map<string, readonly MessageName[]>([

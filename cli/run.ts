@@ -4,8 +4,8 @@ import type { Command } from 'commander';
 import { exitNow } from '../core/exit.js';
 import { openJournal } from '../core/journal.js';
 import { stopOnSignals } from '../core/lifecycle.js';
-import type { Config, SettingName } from '../core/config.js';
-import type { Program } from '../app/main.js';
+import type { Config, RoleName, SettingName } from '../core/config.js';
+import type { Program, WholeProgram } from '../app/main.js';
 import { action, command, type CommonOptions, type Context } from './context.js';
 
 const drainMs = 10_000;
@@ -13,6 +13,7 @@ const drainMs = 10_000;
 const failedMs = 3000;
 
 interface RunOptions extends CommonOptions {
+  readonly roles?: string;
   readonly dataDir?: string;
   readonly httpPort?: string;
   readonly ingestPort?: string;
@@ -27,6 +28,7 @@ function withRunOptions(made: Command): Command {
 
 function overrides(options: RunOptions): Partial<Record<SettingName, unknown>> {
   return {
+    ...(options.roles === undefined ? {} : { roles: options.roles }),
     ...(options.dataDir === undefined ? {} : { data_dir: options.dataDir }),
     ...(options.httpPort === undefined ? {} : { http_port: options.httpPort }),
     ...(options.ingestPort === undefined ? {} : { ingest_port: options.ingestPort }),
@@ -34,9 +36,11 @@ function overrides(options: RunOptions): Partial<Record<SettingName, unknown>> {
 }
 
 export function run(): Command {
-  return withRunOptions(command('run', 'Run the pipeline: device stream, processors, stores, page and API.', ['spamer run', 'spamer run --json --data-dir /srv/spamer']))
+  return withRunOptions(command('run', 'Run the pipeline: device stream, processors, stores, page and API.', ['spamer run', 'spamer run --json --data-dir /srv/spamer', 'spamer run --roles ingest,processors']))
+    .option('--roles <names>', 'what this process does, where several share the work: registry, ingest, processors, sinks, query (SPAMER_ROLES)')
     .action(action<RunOptions>('run', async (context, options) => {
       const config = context.config(overrides(options));
+      if (config.roles !== undefined) return runRoles(context, config, config.roles);
       const program = await begin(config, false);
       serveUntilStopped(program, config, async () => undefined);
       announce(context, program, `page and API  ${program.http}\ndevices       ${program.ingest ?? '–'}\nadmin token   ${join(config.data_dir, 'admin.token')}\n${firstPassword(config)}Next: spamer patient add --help`);
@@ -58,26 +62,37 @@ export function demo(): Command {
     }));
 }
 
+async function runRoles(context: Context, config: Config, roles: readonly RoleName[]): Promise<void> {
+  const { startRoles } = await import('../app/role-program.js');
+  const program = await startRoles(config, roles, { journal: openJournal(roles.join(','), config.log_level) });
+  serveUntilStopped(program, config, async () => undefined, roles.includes('query'));
+  const told = roles.includes('query') ? `page and API  ${program.http}` : `health        ${program.http}/healthz`;
+  announce(context, program, `roles         ${roles.join(', ')}\n${told}\n${program.ingest === null ? '' : `devices       ${program.ingest}\n`}${program.line === null ? '' : `processes     ${program.line}\n`}`);
+}
+
 /** Said until the first administrator has a password of their own. */
 function firstPassword(config: Config): string {
   const file = join(config.data_dir, 'admin.password');
   return existsSync(file) ? `first sign-in  login admin, one-time password in ${file}\n` : '';
 }
 
-async function begin(config: Config, demoMode: boolean): Promise<Program> {
+async function begin(config: Config, demoMode: boolean): Promise<WholeProgram> {
   // Loaded only when it runs: help and bad use answer without the native parts.
   const { startProgram } = await import('../app/main.js');
   return startProgram(config, { journal: openJournal('main', config.log_level), stream: true, demo: demoMode });
 }
 
-function serveUntilStopped(program: Program, config: Config, stopFirst: () => Promise<void>): void {
+/** @param noted whether commands on this data folder are to find the API of this process */
+function serveUntilStopped(program: Program, config: Config, stopFirst: () => Promise<void>, noted = true): void {
   const runFile = join(config.data_dir, 'run.json');
-  note(runFile, program, []);
-  program.certificate?.onChange((fingerprints) => note(runFile, program, fingerprints));
+  if (noted) {
+    note(runFile, program, []);
+    program.certificate?.onChange((fingerprints) => note(runFile, program, fingerprints));
+  }
   const stop = async (): Promise<void> => {
     await stopFirst();
     await program.stop();
-    rmSync(runFile, { force: true });
+    if (noted) rmSync(runFile, { force: true });
   };
   stopOnSignals(stop, drainMs, program.journal);
   void program.failed.then(() => {
@@ -93,6 +108,6 @@ function note(file: string, { http, ingest }: Program, certificates: readonly st
 }
 
 function announce(context: Context, program: Program, text: string): void {
-  if (context.output.json) process.stdout.write(`${JSON.stringify({ event: 'ready', http: program.http, ingest: program.ingest })}\n`);
+  if (context.output.json) process.stdout.write(`${JSON.stringify({ event: 'ready', http: program.http, ingest: program.ingest, ...(program.line === null ? {} : { line: program.line }) })}\n`);
   else process.stdout.write(`${text}\n`);
 }

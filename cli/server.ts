@@ -40,6 +40,7 @@ export async function openServer(config: Config): Promise<Server> {
   if (environmentUrl !== undefined) return client({ base: environmentUrl, ask: fetch }, process.env['SPAMER_TOKEN'] ?? readAdminToken(config.data_dir), async () => undefined);
   const running = readRunning(config.data_dir);
   if (running !== null) return client(ofRunning(running, config.data_dir), process.env['SPAMER_TOKEN'] ?? readAdminToken(config.data_dir), async () => undefined);
+  if (config.roles !== undefined) throw new SpamerError('unreachable', 'no process with the role query runs on this data folder; where it runs elsewhere, SPAMER_URL and SPAMER_TOKEN name it', { where: 'roles' });
   // Loaded only when no server runs: a command that asks one needs none of the native parts.
   const { startProgram } = await import('../app/main.js');
   // Told to others, such as service accounts, is where the server will be.

@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Program } from '../app/main.js';
+import type { WholeProgram } from '../app/main.js';
 import { demoRecordNumber } from '../app/ports.js';
 import type { Config } from '../core/config.js';
 import { faultOf } from '../core/journal.js';
@@ -21,7 +21,7 @@ const demoStudy = {
 };
 
 /** Enrols the ward once per data folder, then plays it over the wire until stopped. */
-export async function startWard(program: Program, config: Config): Promise<Ward> {
+export async function startWard(program: WholeProgram, config: Config): Promise<Ward> {
   const devices = await enrolled(program, config);
   const certificates = program.deviceCertificates;
   const stopping = new AbortController();
@@ -43,7 +43,7 @@ export async function startWard(program: Program, config: Config): Promise<Ward>
   };
 }
 
-async function enrolled(program: Program, config: Config): Promise<readonly KeyFile[]> {
+async function enrolled(program: WholeProgram, config: Config): Promise<readonly KeyFile[]> {
   const folder = join(config.data_dir, 'demo');
   const file = join(folder, 'ward.keys.json');
   if (existsSync(file)) {
@@ -60,7 +60,7 @@ async function enrolled(program: Program, config: Config): Promise<readonly KeyF
   return keys;
 }
 
-async function enrolBed({ custodian }: Program, { bed, origin, title }: Bed, study: StudyId): Promise<KeyFile> {
+async function enrolBed({ custodian }: WholeProgram, { bed, origin, title }: Bed, study: StudyId): Promise<KeyFile> {
   const number = String(bed).padStart(2, '0');
   // Made-up people: nothing here is about anybody.
   const { patient } = await custodian.addPatient({

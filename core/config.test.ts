@@ -162,3 +162,17 @@ test('an OpenID issuer is set up whole or not at all, over HTTPS but on this mac
   writeFileSync(join(cwd, 'spamer.config.json'), JSON.stringify({ oidc_issuer: 'https://login.example', oidc_client_id: 'spamer', oidc_roles: JSON.parse(roles) as unknown, public_url: 'https://spamer.example' }));
   assert.equal(loadConfig({ environment: {}, cwd }).oidc_roles?.[0]?.role, 'clinician');
 });
+
+test('roles: what they need and what has no effect without them is told together, and the line\'s secret never', () => {
+  const told = faultsOf({ SPAMER_ROLES: 'registry,query', SPAMER_LINE_TO: 'registry:7070', SPAMER_LOG_SHARES: '8' });
+  for (const part of ['log_shares: must be at most log_partitions', 'log_shares: has no effect without kafka_brokers', 'roles: need kafka_brokers', 'registry needs registry_url', 'need clickhouse_url', 'roles: need line_secret', 'line_to: is for processes without the role registry', '7 faults']) assert.ok(told.includes(part), `${part} in ${told}`);
+  const servers = { SPAMER_KAFKA_BROKERS: '127.0.0.1:9092', SPAMER_LINE_SECRET: 'hidden-away-hidden-away-hidden-away' };
+  assert.match(faultsOf({ ...servers, SPAMER_ROLES: 'ingest' }), /without registry they need line_to/);
+  assert.match(faultsOf({ ...servers, SPAMER_ROLES: 'ingest,ingest', SPAMER_LINE_TO: 'registry:7070' }), /names one twice/);
+  assert.match(faultsOf({ ...servers, SPAMER_ROLES: 'everything', SPAMER_LINE_TO: 'registry:7070' }), /SPAMER_ROLES: must be one of registry, ingest/);
+  assert.match(faultsOf({ SPAMER_LINE_SECRET: servers.SPAMER_LINE_SECRET }), /line_secret: has no effect without roles/);
+  assert.match(faultsOf({ ...servers, SPAMER_LINE_SECRET: 'short', SPAMER_ROLES: 'ingest', SPAMER_LINE_TO: 'registry:7070' }), /at least 32 characters/);
+  const config = loadConfig({ environment: { ...servers, SPAMER_ROLES: 'ingest, processors', SPAMER_LINE_TO: '[::1]:7070', SPAMER_LOG_SHARES: '4' }, cwd: '/' });
+  assert.deepEqual([config.roles, config.log_shares, config.line_to], [['ingest', 'processors'], 4, '[::1]:7070']);
+  assert.ok(!JSON.stringify(redacted(config)).includes('hidden-away'));
+});

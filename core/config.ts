@@ -22,6 +22,10 @@ const port = whole(0, 65_535);
 const flag = z.union([z.boolean(), z.enum(['true', 'false', '1', '0']).transform((text) => text === 'true' || text === '1')]);
 const GiB = 1024 ** 3;
 
+/** What a process may do where one is not enough. */
+export const roleNames = ['registry', 'ingest', 'processors', 'sinks', 'query'] as const;
+export type RoleName = (typeof roleNames)[number];
+
 const named = z.string().trim().min(1).max(128);
 /** Text, as the environment gives it, is JSON. */
 const oidcRoles = z.preprocess(
@@ -90,6 +94,13 @@ export const settings = {
   schema_registry_password: { schema: z.string().min(1).optional(), secret: true, doc: 'That user\'s password.' },
   log_bytes_max: { schema: whole(1024 ** 2, 1e15).default(20 * GiB), doc: 'Bytes that the log may keep in the data folder; at the bound ingest stops acknowledging, nothing acknowledged is lost. Not with `kafka_brokers`: there the brokers\' disks are the bound.' },
   log_partitions: { schema: whole(1, 64).default(4), doc: 'Partitions of vitals.raw; fixed when the data folder is created, on Kafka when its topics are made.' },
+  log_shares: { schema: whole(1, 64).default(1), doc: 'Into how many the partitions are shared out among the processes that take in and process frames (`roles`): as many processes of a role can work at once. At most `log_partitions`; needs `kafka_brokers`; fixed when the topics are made.' },
+  roles: { schema: z.string().transform((text) => text.split(',').map((role) => role.trim())).pipe(z.array(z.enum(roleNames)).min(1)).optional(), doc: 'What this process does, past one machine: `registry`, `ingest`, `processors`, `sinks`, `query`, several with commas. Without it one process does everything.' },
+  line_host: { schema: z.string().min(1).default('127.0.0.1'), doc: 'Address at which the process with the role `registry` serves the others.' },
+  line_port: { schema: port.default(7070), doc: 'Port of that address; 0 means any free one.' },
+  line_to: { schema: z.string().regex(/^(?:[^\s,:[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5}$/).optional(), doc: 'Where a process without the role `registry` finds the one that has it, `host:port`.' },
+  line_secret: { schema: z.string().min(32).max(1024).optional(), secret: true, doc: 'What the processes prove themselves to each other with, and encrypt what they say under; at least 32 random characters, the same for all (`openssl rand -base64 32`).' },
+  ingest_public_url: { schema: z.url({ protocol: /^wss?$/ }).optional(), doc: 'Where devices reach the device port of this process, `wss://node-2.example:9090/v1/stream`; a device that comes to another process is sent there. Without it the address that is listened on.' },
   raw_retention_hours: { schema: whole(1, 24 * 3650).default(24 * 7), doc: 'Hours that sealed blocks stay in the log after every consumer has read them.' },
   output_retention_hours: { schema: whole(1, 24 * 3650).default(24 * 7), doc: 'Hours that anonymized records and chunks stay in the log after their store has them.' },
   rejected_retention_hours: { schema: whole(1, 24 * 3650).default(24 * 30), doc: 'Hours that rejected records are kept.' },
@@ -227,7 +238,7 @@ function contradictions(config: Partial<Config>): string[] {
   if (config.vault_address?.startsWith('http:') === true && !loopback.has(new URL(config.vault_address).hostname) && config.dangerously_listen_without_tls !== true) {
     faults.push('vault_address: outside localhost must be https (or dangerously_listen_without_tls)');
   }
-  faults.push(...addressFaults(config), ...oidcFaults(config), ...registryFaults(config), ...clickHouseFaults(config), ...kafkaFaults(config), ...schemaRegistryFaults(config));
+  faults.push(...addressFaults(config), ...oidcFaults(config), ...registryFaults(config), ...clickHouseFaults(config), ...kafkaFaults(config), ...schemaRegistryFaults(config), ...roleFaults(config));
   if (config.http_port !== undefined && config.http_port !== 0 && config.http_port === config.ingest_port && config.http_host === config.ingest_host) {
     faults.push('http_port and ingest_port: must differ');
   }
@@ -341,6 +352,29 @@ function schemaRegistryFaults(config: Partial<Config>): string[] {
     ...(username + password === '' ? [] : ['schema_registry_url: user and password have settings of their own']),
     ...(search + hash === '' ? [] : ['schema_registry_url: must be a scheme, a host, perhaps a port and a path']),
     ...((user === undefined) === (word === undefined) ? [] : ['schema_registry_user and schema_registry_password: give both or neither']),
+  ];
+}
+
+function roleFaults(config: Partial<Config>): string[] {
+  const { roles, log_shares: shares = 1, log_partitions: partitions = 64, line_secret: secret, line_to: to } = config;
+  const shared = [
+    ...(shares > partitions ? ['log_shares: must be at most log_partitions'] : []),
+    ...(shares > 1 && config.kafka_brokers === undefined ? ['log_shares: has no effect without kafka_brokers'] : []),
+  ];
+  if (roles === undefined) {
+    const only = (['line_to', 'line_secret', 'ingest_public_url'] as const).filter((name) => config[name] !== undefined);
+    return [...shared, ...only.map((name) => `${name}: has no effect without roles`)];
+  }
+  const registry = roles.includes('registry');
+  const stores = roles.includes('sinks') || roles.includes('query');
+  return [
+    ...shared,
+    ...(config.kafka_brokers === undefined ? ['roles: need kafka_brokers, the log that all processes share'] : []),
+    ...(registry && config.registry_url === undefined ? ['roles: registry needs registry_url'] : []),
+    ...(stores && config.clickhouse_url === undefined ? ['roles: sinks and query need clickhouse_url'] : []),
+    ...(secret === undefined ? ['roles: need line_secret, the same for all processes'] : []),
+    ...(registry === (to === undefined) ? [] : [registry ? 'line_to: is for processes without the role registry' : 'roles: without registry they need line_to, where the process with that role is']),
+    ...(new Set(roles).size === roles.length ? [] : ['roles: names one twice']),
   ];
 }
 

@@ -75,6 +75,24 @@ export const limits = {
   seriesNamesKeptMax: 500_000,
   /** Calls in flight between two threads. */
   callsInFlightMax: 10_000,
+  /** One message between two processes, and what may wait for one that does not read. */
+  lineMessageBytesMax: 64 * 1024 * 1024,
+  lineWaitingBytesMax: 256 * 1024 * 1024,
+  lineConnectionsMax: 1024,
+  /** A process that says nothing for so long is cut off. */
+  lineSilentMs: 5000,
+  /** How long a call waits for the line to come back before it fails. */
+  lineWaitMs: 5000,
+  /** A process that can't reach the one with the keys for so long takes no frames any more: it would not hear of a revocation. */
+  lineLostMs: 10_000,
+  /** How long the others have to act on a change before they are cut off; a change then reaches every process, or that one takes no frames soon. */
+  lineChangeMs: 2000,
+  /** A process that went without a word may come back within so long and find its shares. */
+  lineAwayMs: 2000,
+  /** How long a process may take to give a share back, or to begin with one. */
+  lineShareMs: 20_000,
+  /** After a start, how long those who worked on before may take to say what they have. */
+  lineSettleMs: 3000,
   /** After so long without an answer a writer's thread counts as dead, and any other thread: the program then ends. */
   commitStalledMs: 60_000,
   threadSilentMs: 120_000,

@@ -10,7 +10,7 @@ import { SpamerError } from '../core/errors.js';
 import { decode, encode, messageName } from '../schemas/codec.js';
 import { messageFrames, type DecodedFrame } from '../schemas/frames.js';
 import { FrameBuffer } from './buffer.js';
-import type { DeviceEventNote } from './client.js';
+import { placeOf, type DeviceEventNote } from './client.js';
 import { runDevice, runFleet, type DeviceOptions } from './device.js';
 import { generateDeviceKey, signDeviceToken, type Jwk } from './key.js';
 import { synthetic } from './synthetic.js';
@@ -31,6 +31,8 @@ class Server {
   windowSeen = 0;
   windowFrames = 64;
   refuse = 0;
+  /** Where everybody is sent on to. */
+  elsewhere: string | null = null;
   /** May answer a frame itself; true: it did. */
   onFrame: (frame: DecodedFrame, socket: WebSocket) => boolean = () => false;
   onConnect: (socket: WebSocket) => void = () => undefined;
@@ -42,7 +44,8 @@ class Server {
       port: this.port, host: '127.0.0.1', handleProtocols: (protocols) => (protocols.has('spamer.v1') ? 'spamer.v1' : false),
       verifyClient: (info, done) => {
         this.tokens.push((info.req.headers.authorization ?? '').replace('Bearer ', ''));
-        done(this.refuse === 0, this.refuse);
+        if (this.elsewhere === null) done(this.refuse === 0, this.refuse);
+        else done(false, 307, undefined, { location: this.elsewhere });
       },
     });
     this.#server = server;
@@ -339,4 +342,29 @@ test('a server that is cut off again and again gets everything once', async (con
   const summary = await runDevice(device(server, { backoffMs: 5 }));
   assert.deepEqual(samplesOf(server.frames), await expected(summary.startUs));
   assert.ok(summary.connections > 3);
+});
+
+test('a device goes where it is sent on to, with a token of its own for each place, and tries its other addresses when one is away', async (context) => {
+  const [away, first, second] = [new Server(), await serverOf(context), await serverOf(context)];
+  first.elsewhere = second.url;
+  const notes: string[] = [];
+  await away.start();
+  const gone = away.url;
+  await away.stop();
+  const summary = await runDevice(device(first, { backoffMs: 5, url: `${gone},${first.url}`, onEvent: ({ kind }) => notes.push(kind) }));
+  assert.deepEqual(samplesOf(second.frames), await expected(summary.startUs));
+  assert.deepEqual([notes[0], notes[1]], ['unreachable', 'connected'], 'to be sent on is no failure');
+  assert.equal(new Set([...first.tokens, ...second.tokens]).size, first.tokens.length + second.tokens.length);
+});
+
+test('a device is sent on three times at most, and never out of TLS', async (context) => {
+  const [one, other] = [await serverOf(context), await serverOf(context)];
+  [one.elsewhere, other.elsewhere] = [other.url, one.url];
+  const ended = new AbortController();
+  const running = runDevice(device(one, { backoffMs: 60_000, signal: ended.signal, onEvent: ({ kind }) => { if (kind === 'unreachable') ended.abort(); } }));
+  await running;
+  assert.equal(one.tokens.length + other.tokens.length, 4);
+  assert.equal(placeOf('ws://127.0.0.1/v1/stream', 'wss://127.0.0.1/v1/stream'), null);
+  assert.equal(placeOf('/v1/other', 'wss://127.0.0.1/v1/stream'), 'wss://127.0.0.1/v1/other');
+  assert.equal(placeOf('https://127.0.0.1/', 'ws://127.0.0.1/v1/stream'), null);
 });

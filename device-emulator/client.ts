@@ -22,6 +22,7 @@ export type DeviceEventNote =
 export type CommandHandler = (name: string, args: Readonly<Record<string, string>>) => Promise<string> | string;
 
 export interface ClientOptions {
+  /** Several with commas: places that can be tried, in turn. */
   readonly url: string;
   readonly deviceId: string;
   readonly privateKey: Jwk;
@@ -63,15 +64,20 @@ const closedForbidden = 4003;
 /** Node's codes for a certificate that doesn't verify; waiting won't help. */
 const certificateFaults = /^(DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|UNABLE_TO_|CERT_|ERR_TLS_CERT_)/;
 
+/** Sent from one place to another so often in a row, at most. */
+const hopsMax = 3;
+
 interface Ended {
   readonly helloed: boolean;
+  /** The server lets this device in elsewhere. */
+  readonly elsewhere: string | null;
   /** Of a refused handshake. */
   readonly status: number | null;
   readonly code: number;
   readonly untrusted: boolean;
 }
 
-const unconnected: Ended = { helloed: false, status: null, code: 1006, untrusted: false };
+const unconnected: Ended = { helloed: false, elsewhere: null, status: null, code: 1006, untrusted: false };
 
 interface Live {
   readonly socket: WebSocket;
@@ -108,9 +114,10 @@ export class DeviceClient {
 
   /** Stays connected until `signal`. @throws SpamerError `unauthenticated` after repeated refusals, `replaced`, `forbidden`, `unreachable` when the certificate is not trusted. */
   async run(signal: AbortSignal): Promise<void> {
-    for (let failures = 0, refusals = 0; !signal.aborted;) {
+    const urls = this.#options.url.split(',');
+    for (let failures = 0, refusals = 0, turn = 0; !signal.aborted; turn++) {
       const ackedBefore = this.counts.acked;
-      const end = await this.#connection(signal);
+      const end = await this.#arrival(urls[turn % urls.length] ?? this.#options.url, signal);
       if (signal.aborted) return;
       if (this.counts.acked > ackedBefore) failures = 0;
       if (end.helloed) refusals = 0;
@@ -158,8 +165,15 @@ export class DeviceClient {
     });
   }
 
-  async #connection(signal: AbortSignal): Promise<Ended> {
-    const { url, ca, connect, deviceId, privateKey, now } = this.#options;
+  /** A connection to this place, or to where it sends the device. */
+  async #arrival(url: string, signal: AbortSignal): Promise<Ended> {
+    let end = await this.#connection(url, signal);
+    for (let hops = 0; end.elsewhere !== null && hops < hopsMax && !signal.aborted; hops++) end = await this.#connection(end.elsewhere, signal);
+    return end;
+  }
+
+  async #connection(url: string, signal: AbortSignal): Promise<Ended> {
+    const { ca, connect, deviceId, privateKey, now } = this.#options;
     const made = connect === undefined ? undefined : await connect(new URL(url)).catch(() => null);
     if (made === null) return unconnected;
     return new Promise((resolve) => {
@@ -167,6 +181,7 @@ export class DeviceClient {
       const socket = new WebSocket(url, subprotocol, { headers: { authorization: `Bearer ${token}` }, perMessageDeflate: false, handshakeTimeout: 10_000, maxPayload: 1024 * 1024, ...(ca === undefined ? {} : { ca }), ...(made === undefined ? {} : { createConnection: () => made }) });
       let untrusted = false;
       let status: number | null = null;
+      let elsewhere: string | null = null;
       let helloed = false;
       let heardAt = Date.now();
       const abort = (): void => {
@@ -178,6 +193,7 @@ export class DeviceClient {
       signal.addEventListener('abort', abort, { once: true });
       socket.on('unexpected-response', (request, response) => {
         status = response.statusCode ?? null;
+        elsewhere = status === 307 ? placeOf(response.headers.location, url) : null;
         response.resume();
         request.destroy();
         socket.terminate();
@@ -194,7 +210,7 @@ export class DeviceClient {
         signal.removeEventListener('abort', abort);
         if (this.#live?.socket === socket) this.#live = null;
         if (helloed) this.#options.onEvent?.({ kind: 'disconnected', code, reason: reason.toString() });
-        resolve({ helloed, status, code, untrusted });
+        resolve({ helloed, elsewhere, status, code, untrusted });
       });
       if (signal.aborted) abort();
     });
@@ -409,4 +425,11 @@ export class DeviceClient {
     this.#waiters = [];
     for (const wake of waiting) wake();
   }
+}
+
+/** Where a redirect leads; null: nowhere that the token may go, since TLS must not be given up for it. */
+export function placeOf(location: string | undefined, from: string): string | null {
+  if (location === undefined || !URL.canParse(location, from)) return null;
+  const { protocol, href } = new URL(location, from);
+  return protocol === 'wss:' || (protocol === 'ws:' && from.startsWith('ws:')) ? href : null;
 }

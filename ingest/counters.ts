@@ -3,6 +3,9 @@ import type { ErrorCode } from '../core/errors.js';
 /** Upper bounds of the flush histogram, milliseconds; one more bucket stands for everything above. */
 export const flushBucketsMs = [0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] as const;
 
+/** The totals at one moment. */
+export type CounterValues = Omit<Counters, 'nack' | 'flushed' | 'values'>;
+
 /** Totals since the start, for metrics; no identity in any of them [SEALED]. */
 export class Counters {
   frames = 0;
@@ -29,6 +32,10 @@ export class Counters {
 
   nack(code: ErrorCode): void {
     this.nacks[code] = (this.nacks[code] ?? 0) + 1;
+  }
+
+  values(): CounterValues {
+    return { ...this, nacks: { ...this.nacks }, flushMs: [...this.flushMs] };
   }
 
   flushed(ms: number): void {

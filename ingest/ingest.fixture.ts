@@ -134,7 +134,7 @@ export type SettingsChange = Partial<Omit<IngestSettings, 'limits'>> & { readonl
 
 export function startIngest(writer: Writer, ward: Ward, change: SettingsChange = {}, journal: Journal = silentJournal): Promise<IngestServer> {
   const settings = { ...ingestDefaults, port: 0, ...change, limits: { ...ingestDefaults.limits, ...change.limits } };
-  return IngestServer.start({ writer, devices: ward, tokens: ward, book: ward.book, sealFor: (patient) => ward.sealFor(patient), journal, settings });
+  return IngestServer.start({ writers: new Map([[0, writer]]), devices: ward, tokens: ward, book: ward.book, sealFor: (patient) => ward.sealFor(patient), journal, settings });
 }
 
 /** One reading a frame. */

@@ -7,14 +7,13 @@ import { accept, type Load } from './accept.js';
 import type { Commands } from './commands.js';
 import { closeCodes, type Connection } from './connection.js';
 import type { Counters } from './counters.js';
-import type { GroupCommit } from './group-commit.js';
 import type { Session } from './sessions.js';
 
 export interface ReceiverParts {
   /** The plain wall clock: a monotone one would run ahead, read a million times a second. */
   readonly clock: Clock;
   readonly counters: Counters;
-  readonly commit: GroupCommit;
+  readonly commit: { enqueue(session: Session): void };
   readonly commands: Commands;
   readonly limits: FrameBounds & { readonly windowFrames: number; readonly windowBytes: number; readonly pendingBytesMax: number };
   readonly retryAfterMs: number;
@@ -103,7 +102,7 @@ export class Receiver {
     const load = this.#load;
     if (!this.#told) this.#readClock();
     if (this.#refused !== null && this.#nowMs >= this.#refusedUntilMs) this.#refused = null;
-    load.closed = this.#stopping ? 'stopping' : this.#refused;
+    load.closed = this.#stopping || session.moving ? 'stopping' : this.#refused;
     load.roomBytes = limits.pendingBytesMax - counters.pendingBytes;
     session.rate.fill(this.#nowMs);
     session.lastFrameAtUs = load.nowUs;

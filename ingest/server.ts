@@ -1,19 +1,19 @@
 import uws from 'uWebSockets.js';
 import type { HttpRequest, HttpResponse, TemplatedApp, us_socket_context_t } from 'uWebSockets.js';
-import { monotone, systemClock, type Clock } from '../core/clock.js';
+import { systemClock, type Clock } from '../core/clock.js';
 import { SpamerError, toSpamerError, type ErrorCode } from '../core/errors.js';
-import { uuidBytes, micros, type DeviceId } from '../core/ids.js';
+import { uuidBytes, type DeviceId } from '../core/ids.js';
 import { faultOf, type Journal } from '../core/journal.js';
 import { limits as coreLimits } from '../core/limits.js';
 import { ownBytes } from '../core/own-bytes.js';
-import type { Writer } from '../log/log.js';
+import { partitionOf, shareOf, type Writer } from '../log/log.js';
 import { encode } from '../schemas/codec.js';
 import { Commands, type CommandAnswer } from './commands.js';
 import type { Binding, DeviceDirectory, DeviceEntry, SealFor } from './bindings.js';
 import { closeCodes, Connection } from './connection.js';
 import { Counters } from './counters.js';
-import { GroupCommit } from './group-commit.js';
-import { bearerToken, UsedTokens, type DoorBook, type TokenVerifier } from './handshake.js';
+import { bearerToken, type DoorBook, type TokenVerifier } from './handshake.js';
+import { Lanes, type Lane } from './lanes.js';
 import { Listener, type ListenerSettings } from './listener.js';
 import { Lobby } from './lobby.js';
 import type { DeviceState } from './mark.js';
@@ -31,6 +31,8 @@ type IngestLimits = { readonly [K in keyof typeof coreLimits]: number };
 export interface IngestSettings extends ListenerSettings {
   readonly topic: string;
   readonly partitions: number;
+  /** Into how many the partitions are shared out among the processes that take frames. */
+  readonly shares: number;
   /** Per device. */
   readonly framesPerS: number;
   readonly bytesPerS: number;
@@ -50,6 +52,7 @@ export const ingestDefaults: IngestSettings = {
   tls: null,
   topic: 'vitals.raw',
   partitions: 4,
+  shares: 1,
   framesPerS: 2_000_000,
   bytesPerS: 256 * 1024 * 1024,
   coalesceMs: 2,
@@ -61,7 +64,10 @@ export const ingestDefaults: IngestSettings = {
 };
 
 export interface IngestParts {
-  readonly writer: Writer;
+  /** Of the shares that this process has from the start; more come and go by `take` and `release`. */
+  readonly writers: ReadonlyMap<number, Writer>;
+  /** Where devices of a share are let in that this process has not; null: nobody knows. */
+  readonly elsewhere?: (share: number) => string | null;
   readonly devices: DeviceDirectory;
   readonly tokens: TokenVerifier;
   readonly book: DoorBook;
@@ -89,6 +95,18 @@ interface SocketData {
   readonly connection: Connection;
 }
 
+/** The device is let in by another process. */
+class Elsewhere extends Error {
+  readonly url: string;
+
+  constructor(url: string) {
+    super('elsewhere');
+    this.url = url;
+  }
+}
+
+/** Questions to the registry at once. */
+const renewedAtOnce = 64;
 const expireEveryMs = 60_000;
 const farewellMs = 50;
 
@@ -100,8 +118,7 @@ export class IngestServer {
   readonly #clock: Clock;
   readonly #cork: UpgradeCork;
   readonly #sessions: Sessions;
-  readonly #used: UsedTokens;
-  readonly #commit: GroupCommit;
+  readonly #lanes: Lanes;
   readonly #commands = new Commands();
   readonly #receiver: Receiver;
   readonly #lobby: Lobby;
@@ -112,7 +129,7 @@ export class IngestServer {
 
   /** Listens when the promise resolves. @throws SpamerError `port_taken`, `config_invalid` (certificate), and what the writer throws. */
   static async start(parts: IngestParts): Promise<IngestServer> {
-    const server = new IngestServer(parts, await resumedClock(parts), await UpgradeCork.open());
+    const server = new IngestServer(parts, await UpgradeCork.open());
     try {
       await server.#open();
     } catch (error) {
@@ -122,25 +139,24 @@ export class IngestServer {
     return server;
   }
 
-  private constructor(parts: IngestParts, clock: Clock, cork: UpgradeCork) {
+  private constructor(parts: IngestParts, cork: UpgradeCork) {
     const { settings } = parts;
     const { counters } = this;
     this.#parts = parts;
-    this.#clock = clock;
-    this.#used = new UsedTokens(parts.clock ?? systemClock);
     this.#cork = cork;
     this.#sessions = new Sessions((device) => this.#loadSession(device));
-    this.#commit = new GroupCommit({
-      writer: parts.writer,
+    this.#lanes = new Lanes({
       topic: settings.topic,
-      clock,
+      shares: settings.shares,
+      clock: parts.clock,
       counters,
       journal: parts.journal,
       coalesceMs: settings.coalesceMs,
       onDurable: (session, state) => this.#durable(session, state),
       onFailed: (session, code) => this.#failed(session, code),
     });
-    this.#receiver = new Receiver({ ...settings, clock: parts.clock ?? systemClock, counters, commit: this.#commit, commands: this.#commands });
+    this.#clock = this.#lanes.clock;
+    this.#receiver = new Receiver({ ...settings, clock: parts.clock ?? systemClock, counters, commit: this.#lanes, commands: this.#commands });
     this.#turns = new Turns(settings.limits.handshakesMax, settings.limits.handshakesWaitingMax);
     this.#lobby = new Lobby({ halfOpenMax: settings.limits.halfOpenMax, socketsMax: settings.socketsMax }, counters);
   }
@@ -156,7 +172,7 @@ export class IngestServer {
 
   /** Why the log takes no frames at present, or null. */
   get failing(): ErrorCode | null {
-    return this.#commit.failing;
+    return this.#lanes.failing;
   }
 
   connected(): readonly ConnectedDevice[] {
@@ -180,6 +196,33 @@ export class IngestServer {
   /** Resolves with the device's answer, or code `expired`. @throws SpamerError `unreachable` when it is not connected. */
   sendCommand(device: DeviceId, name: string, args: Record<string, string>, timeoutMs: number): Promise<CommandAnswer> {
     return this.#commands.send(this.#sessions.get(device), this.#clock.now(), name, args, timeoutMs);
+  }
+
+  /** From here on the devices of this share are let in here, by its writer, which stays with who opened it. */
+  async take(share: number, writer: Writer): Promise<void> {
+    await this.#lanes.take(share, writer);
+  }
+
+  /** What was taken of this share is flushed and acked, and its devices are told to connect again: another process has it from then on. */
+  async release(share: number): Promise<void> {
+    const of = (): Session[] => [...this.#sessions.all()].filter(({ lane }) => lane.share === share);
+    for (const session of of()) session.moving = true;
+    await this.#lanes.release(share);
+    for (const session of of()) {
+      session.connection?.close(closeCodes.stopping, 'stopping');
+      this.#sessions.forget(session);
+    }
+  }
+
+  /** As `refresh`, of all who are connected: after a time in which changes could not be told. */
+  async refreshAll(): Promise<void> {
+    const sessions = [...this.#sessions.all()];
+    for (let from = 0; from < sessions.length; from += renewedAtOnce) await Promise.all(sessions.slice(from, from + renewedAtOnce).map((session) => this.#renew(session)));
+  }
+
+  /** Closes every connection; whoever comes is let in, or not, as the registry says then. */
+  sendAway(): void {
+    for (const session of [...this.#sessions.all()]) session.connection?.close(closeCodes.stopping, 'stopping');
   }
 
   /** To be called when the registry changed a device's state or bindings, or the key of one of its patients. */
@@ -214,16 +257,9 @@ export class IngestServer {
   }
 
   async #open(): Promise<void> {
-    const expired = await this.#used.load(this.#parts.writer);
-    if (expired.length > 0) await this.#parts.writer.commit({ records: [], state: expired });
+    for (const [share, writer] of this.#parts.writers) await this.#lanes.take(share, writer);
     this.#listener = await Listener.open(this.#parts.settings, (app) => this.#route(app));
-    this.#expiry = setInterval(() => this.#expire(), expireEveryMs).unref();
-  }
-
-  #expire(): void {
-    const expired = this.#used.expire();
-    // Left for the next start when it fails: an expired id opens nothing anyway.
-    if (expired.length > 0) this.#commit.join(expired).catch(() => undefined);
+    this.#expiry = setInterval(() => this.#lanes.expire(), expireEveryMs).unref();
   }
 
   #route(app: TemplatedApp): void {
@@ -286,7 +322,7 @@ export class IngestServer {
       })
       .then(
         (session) => {
-          const late = aborted ? 'unreachable' : this.#full();
+          const late = aborted ? 'unreachable' : session.moving ? 'stopping' : this.#full();
           if (late !== null) {
             this.#sessions.release(session);
             return refuse(late);
@@ -295,6 +331,7 @@ export class IngestServer {
           this.#cork.run(() => res.upgrade<SocketData>({ session, connection }, key, protocolName, extensions, context));
         },
         (error: unknown) => {
+          if (error instanceof Elsewhere) return void (aborted || res.cork(() => res.writeStatus('307 Temporary Redirect').writeHeader('location', error.url).end(undefined, true)));
           if (!(error instanceof SpamerError)) this.#parts.journal.error('a handshake failed', { fault: faultOf(error) });
           refuse(toSpamerError(error, 'overloaded', 'handshake').code);
         },
@@ -316,9 +353,11 @@ export class IngestServer {
   /** The device's session, held, once its token is proved, unused, and durably used up. */
   async #admit(authorization: string): Promise<Session> {
     const token = await this.#parts.tokens.verify(bearerToken(authorization));
-    await this.#commit.join([this.#used.claim(token)]);
+    const lane = this.#laneOf(token.device);
+    await lane.commit.join([lane.used.claim(token)]);
     const session = await this.#sessions.hold(token.device);
     try {
+      if (session.moving || this.#lanes.of(session.partition) !== session.lane) throw new SpamerError('stopping', 'the share of this device is going to another process');
       // Read when the session can be found: whoever bars the device from now on finds it too.
       await this.#renew(session);
       if (session.barred) throw new SpamerError('unauthenticated', 'device not active');
@@ -331,11 +370,23 @@ export class IngestServer {
     return session;
   }
 
+  /** @throws Elsewhere; SpamerError `unreachable`: no process that is known has the share. */
+  #laneOf(device: DeviceId): Lane {
+    const { partitions, shares } = this.#parts.settings;
+    const partition = partitionOf(uuidBytes(device), partitions);
+    const lane = this.#lanes.of(partition);
+    if (lane !== undefined) return lane;
+    const url = this.#parts.elsewhere?.(shareOf(partition, shares)) ?? null;
+    if (url === null) throw new SpamerError('unreachable', 'no process takes frames of this device now');
+    throw new Elsewhere(url);
+  }
+
   async #loadSession(device: DeviceId): Promise<Session> {
     const { framesPerS, bytesPerS, partitions } = this.#parts.settings;
-    const stored = await this.#parts.writer.stateGet('devices', device);
+    const lane = this.#laneOf(device);
+    const stored = await lane.writer.stateGet('devices', device);
     const state = stored === null ? null : (JSON.parse(Buffer.from(stored).toString()) as DeviceState);
-    return new Session(device, state, partitions, new Rate(framesPerS, bytesPerS, this.#clock.elapsedMs()));
+    return new Session(device, state, partitions, lane, new Rate(framesPerS, bytesPerS, this.#clock.elapsedMs()));
   }
 
   /** Those whose patient still has a key. */
@@ -369,7 +420,8 @@ export class IngestServer {
         batchMs: settings.batchMs,
       }),
     );
-    // Barred while the handshake was answered.
+    // Barred, or given to another process, while the handshake was answered.
+    if (session.moving) connection.close(closeCodes.stopping, 'stopping');
     if (session.barred) connection.close(closeCodes.forbidden, 'forbidden');
   }
 
@@ -405,7 +457,7 @@ export class IngestServer {
   async #drain(): Promise<void> {
     this.#receiver.stop();
     if (this.#expiry !== null) clearInterval(this.#expiry);
-    await this.#commit.drain();
+    await this.#lanes.drain();
     this.#commands.stop();
     for (const session of [...this.#sessions.all()]) session.connection?.close(closeCodes.stopping, 'stopping');
     // Time for the close frames to leave before the sockets, the listening one too, are torn down.
@@ -435,11 +487,3 @@ const statusLines: Partial<Record<ErrorCode, string>> = {
   unreachable: '503 Service Unavailable',
   store_failed: '503 Service Unavailable',
 };
-
-/** Goes on from the last block's time even when the machine's clock went back while we were down. */
-async function resumedClock(parts: IngestParts): Promise<Clock> {
-  const stored = await parts.writer.stateGet('clock', 'receivedAt');
-  const floor = stored === null ? 0 : Number(Buffer.from(stored).toString());
-  const clock = parts.clock ?? systemClock;
-  return monotone({ now: () => micros(Math.max(clock.now(), floor)), elapsedMs: () => clock.elapsedMs() });
-}

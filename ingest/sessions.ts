@@ -33,6 +33,12 @@ interface Pending {
   last: Mark;
 }
 
+/** The share of the partitions that a device belongs to, as this process has it. */
+export interface SessionLane {
+  readonly share: number;
+  readonly commit: { enqueue(session: Session): void };
+}
+
 /**
  * One device as long as it is connected or has frames in flight. It belongs to the device, not to a socket: a second
  * connection goes on with the same marks, so nothing is lost or doubled between the two [ONCE].
@@ -41,7 +47,11 @@ export class Session {
   readonly device: DeviceId;
   readonly key: Buffer;
   readonly partition: number;
+  /** Of whom its marks are the state. */
+  readonly lane: SessionLane;
   readonly rate: Rate;
+  /** The lane goes to another process: no frame is taken any more. */
+  moving = false;
   bindings: readonly Binding[] = [];
   /** The device is suspended or revoked: no connection. */
   barred = false;
@@ -64,10 +74,11 @@ export class Session {
   #flushing: Pending | null = null;
   #expectedBytes = 0;
 
-  constructor(device: DeviceId, state: DeviceState | null, partitions: number, rate: Rate) {
+  constructor(device: DeviceId, state: DeviceState | null, partitions: number, lane: SessionLane, rate: Rate) {
     this.device = device;
     this.key = ownBytes(uuidBytes(device));
     this.partition = partitionOf(this.key, partitions);
+    this.lane = lane;
     this.rate = rate;
     this.passed = this.durable = { epoch: state?.epoch ?? 0, seq: state?.seq ?? 0 };
     this.#counts = state?.counts ?? {};
@@ -183,8 +194,8 @@ export class Sessions {
   async hold(device: DeviceId): Promise<Session> {
     const session = this.#sessions.get(device) ?? (await this.#loadOnce(device));
     session.holders += 1;
-    // It may have been released by another holder while this one waited.
-    this.#sessions.set(device, session);
+    // It may have been released by another holder while this one waited; one whose lane is gone must not come back.
+    if (!session.moving) this.#sessions.set(device, session);
     return session;
   }
 
@@ -194,7 +205,12 @@ export class Sessions {
   }
 
   forgetIdle(session: Session): void {
-    if (session.idle) this.#sessions.delete(session.device);
+    if (session.idle) this.forget(session);
+  }
+
+  /** Whatever still holds it: another process has its device. */
+  forget(session: Session): void {
+    if (this.#sessions.get(session.device) === session) this.#sessions.delete(session.device);
   }
 
   #loadOnce(device: DeviceId): Promise<Session> {

@@ -15,6 +15,8 @@ import { Commands } from '../ingest/commands.js';
 import { Connection } from '../ingest/connection.js';
 import { Counters } from '../ingest/counters.js';
 import { GroupCommit } from '../ingest/group-commit.js';
+import { UsedTokens } from '../ingest/handshake.js';
+import { Lane } from '../ingest/lanes.js';
 import { MemoryWriter } from '../ingest/ingest.fixture.js';
 import { Rate } from '../ingest/rate.js';
 import { Receiver } from '../ingest/receive.js';
@@ -87,17 +89,19 @@ function ingest(messages: readonly Buffer[], frames: number): () => Promise<void
   const device = fakeId<DeviceId>('device');
   const counters = new Counters();
   const connection = new Connection(startUs, counters);
+  const writer = new NoLog();
   const commit = new GroupCommit({
-    writer: new NoLog(), topic: 'vitals.raw', clock: systemClock, counters, journal: silentJournal, coalesceMs: 60_000,
+    writer, topic: 'vitals.raw', clock: systemClock, counters, journal: silentJournal, coalesceMs: 60_000,
     onDurable: (session, state) => {
       session.endFlush(state);
       connection.ack(session.durable);
     },
     onFailed: () => { throw new RangeError('the log refuses'); },
   });
-  const receiver = new Receiver({ clock: systemClock, counters, commit, commands: new Commands(), limits, retryAfterMs: 100, malformedMax: 1 });
+  const receiver = new Receiver({ clock: systemClock, counters, commit: { enqueue: (session) => session.lane.commit.enqueue(session) }, commands: new Commands(), limits, retryAfterMs: 100, malformedMax: 1 });
+  const lane = new Lane(0, writer, new UsedTokens(systemClock), commit);
   return async () => {
-    const session = new Session(device, null, 4, new Rate(1e9, 1e12, 0));
+    const session = new Session(device, null, 4, lane, new Rate(1e9, 1e12, 0));
     session.bindings = [binding];
     for (const message of messages) receiver.message(session, connection, message, true);
     await commit.drain();

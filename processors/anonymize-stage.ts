@@ -59,6 +59,8 @@ export interface AnonymizeStats {
   lastReceivedAt: number;
 }
 
+export const noStats: Readonly<AnonymizeStats> = { blocks: 0, frames: 0, samples: 0, rejectedByReason: {}, unreadable: 0, held: 0, released: 0, outputRecords: 0, outputBytes: 0, lastReceivedAt: 0 };
+
 export interface AnonymizeParts {
   readonly log: Log;
   readonly writer: Writer;
@@ -84,7 +86,7 @@ const noId = Buffer.alloc(16);
  */
 export class AnonymizeWork implements StageWork {
   readonly name = 'anonymize';
-  readonly stats: AnonymizeStats = { blocks: 0, frames: 0, samples: 0, rejectedByReason: {}, unreadable: 0, held: 0, released: 0, outputRecords: 0, outputBytes: 0, lastReceivedAt: 0 };
+  readonly stats: AnonymizeStats = { ...noStats, rejectedByReason: {} };
   readonly #parts: AnonymizeParts;
   readonly #settings: AnonymizeSettings;
   readonly #studies: Studies;

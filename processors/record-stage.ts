@@ -61,6 +61,8 @@ export interface RecordStats {
   lastReceivedAt: number;
 }
 
+export const noStats: Readonly<RecordStats> = { blocks: 0, frames: 0, samples: 0, rejected: 0, unreadable: 0, chunks: 0, chunkPlainBytes: 0, chunkBytes: 0, lastReceivedAt: 0 };
+
 /** State of a device as of its committed chunks. */
 interface DeviceState {
   readonly done: number;
@@ -94,7 +96,7 @@ interface OpenPartition {
 /** Validate, then encrypt: vitals.raw to pmr.chunks. State tables: `devices`, `ledger`, both keyed by device. */
 export class RecordWork implements StageWork {
   readonly name = 'record';
-  readonly stats: RecordStats = { blocks: 0, frames: 0, samples: 0, rejected: 0, unreadable: 0, chunks: 0, chunkPlainBytes: 0, chunkBytes: 0, lastReceivedAt: 0 };
+  readonly stats: RecordStats = { ...noStats };
   readonly #vault: Vault;
   readonly #clock: Clock;
   readonly #settings: RecordSettings;

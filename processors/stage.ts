@@ -25,7 +25,8 @@ export interface StageWork {
 
 export interface StageSettings {
   readonly topic: string;
-  readonly partitions: number;
+  /** Those of the topic that this stage reads. */
+  readonly partitions: readonly number[];
   readonly read: ReadLimits;
   /** How often an idle stage looks for work that no record announces. */
   readonly tickMs: number;
@@ -99,14 +100,15 @@ export class Stage implements Part {
 
   async #reset(): Promise<void> {
     await this.#work.reset();
-    for (let partition = 0; partition < this.#settings.partitions; partition++) {
+    for (const partition of this.#settings.partitions) {
       this.#positions[partition] = await this.#writer.consumed(this.#settings.topic, partition);
     }
   }
 
   async #round(signal: AbortSignal): Promise<boolean> {
     let worked = false;
-    for (let partition = 0; partition < this.#settings.partitions && !signal.aborted; partition++) {
+    for (const partition of this.#settings.partitions) {
+      if (signal.aborted) break;
       worked = (await this.#step(partition, signal)) || worked;
     }
     if (signal.aborted) return true;
@@ -152,7 +154,7 @@ export class Stage implements Part {
     // Not AbortSignal.any: in Node 20 its results stay alive as long as the stage does.
     const end = (): void => done.abort();
     signal.addEventListener('abort', end, { once: true });
-    const waits = this.#positions.map((position, partition) => this.#log.wait(this.#settings.topic, partition, position, done.signal));
+    const waits = this.#settings.partitions.map((partition) => this.#log.wait(this.#settings.topic, partition, this.#positions[partition] ?? 0, done.signal));
     waits.push(quietly(sleep(this.#settings.tickMs, undefined, { signal: done.signal })));
     try {
       await Promise.race(waits);

@@ -293,7 +293,7 @@ export function rig(log: Log, writers: { readonly anonymize: Writer; readonly re
     { ...anonymizeDefaults, validate: validateSettings, releaseRead: { maxRecords: change.maxRecords ?? 2000, maxBytes: 1024 * 1024 } },
   );
   const record = new RecordWork(writers.record, newVault(custodian), monotone(systemClock), { ...recordDefaults, graceUs: 0, bucketUs: change.bucketUs ?? 50_000, validate: validateSettings }, silentJournal);
-  const settings = { ...stageDefaults, topic: 'vitals.raw', partitions, tickMs: 5, backoffMs: { first: 1, max: 5 }, read: { maxRecords: change.maxRecords ?? 4000, maxBytes: 1024 * 1024 } };
+  const settings = { ...stageDefaults, topic: 'vitals.raw', partitions: Array.from({ length: partitions }, (_, partition) => partition), tickMs: 5, backoffMs: { first: 1, max: 5 }, read: { maxRecords: change.maxRecords ?? 4000, maxBytes: 1024 * 1024 } };
   const stages = [new Stage(log, writers.anonymize, anonymize, settings, silentJournal), new Stage(log, writers.record, record, settings, silentJournal)];
   return { anonymize, record, stages };
 }

@@ -74,10 +74,10 @@ export class Vault {
     await Promise.allSettled([...[...named.values()].map((key) => this.#opener(key)), ...[...new Set(seal)].map((patient) => this.#sealer(patient))]);
   }
 
-  forget(patient: PatientId): void {
+  forget(patient: PatientId | null): void {
     this.#forgets += 1;
-    this.#sealers.delete((key) => key === patient);
-    this.#openers.delete((key) => key.startsWith(`${patient}/`));
+    this.#sealers.delete((key) => patient === null || key === patient);
+    this.#openers.delete((key) => patient === null || key.startsWith(`${patient}/`));
   }
 
   /** The key that an envelope names, by its id; nothing for what names none, or one that is there. */

@@ -181,7 +181,7 @@ export function doubles(change: Partial<QueryPorts> = {}): Doubles {
       enrol: told('enrol', { device }),
       checkKey: told('checkKey', { device }),
       replaceKey: told('replaceKey', { device }),
-      stream: () => 'ws://127.0.0.1:9090/v1/stream',
+      stream: async () => 'ws://127.0.0.1:9090/v1/stream',
     },
     services: {
       token: told('token', givenToken),

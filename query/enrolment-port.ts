@@ -17,5 +17,5 @@ export interface Enrolment {
   checkKey(input: KeyReplacement): Promise<{ readonly device: string }>;
   replaceKey(input: KeyReplacement): Promise<{ readonly device: string }>;
   /** Address of the device stream as this machine knows it; null: none runs. */
-  stream(): string | null;
+  stream(): Promise<string | null>;
 }

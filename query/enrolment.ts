@@ -42,7 +42,7 @@ function enrolRoute(api: Api, ports: QueryPorts): void {
       await ports.admin.setDeviceState(readDevice(device), 'revoked');
       throw error;
     }
-    return reply.code(201).header('cache-control', 'no-store').send({ device, stream: ports.enrolment.stream(), serverTime: rfc3339(ports.now()) });
+    return reply.code(201).header('cache-control', 'no-store').send({ device, stream: await ports.enrolment.stream(), serverTime: rfc3339(ports.now()) });
   });
 }
 

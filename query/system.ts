@@ -39,7 +39,8 @@ const Unit = Type.Object({ code: Type.Integer(), ucum: Type.String() });
 
 /** Health, counts, ledger: nothing that could be tied to a person. */
 export function systemRoutes(api: Api, ports: QueryPorts, options: QueryOptions): void {
-  healthRoutes(api, ports);
+  probeRoutes(api, ports);
+  signalsRoute(api, ports);
   statusRoute(api, ports, options);
   ledgerRoutes(api, ports);
   demoRoute(api, ports);
@@ -51,7 +52,8 @@ const metricsAnswer = textAnswer(
   '# HELP spamer_lag_records Records that a stage or sink has still to read.\n# TYPE spamer_lag_records gauge\nspamer_lag_records{stage="record",topic="vitals.raw",partition="0"} 2\n',
 );
 
-function healthRoutes(api: Api, ports: QueryPorts): void {
+/** Health, readiness and metrics: of every process. */
+export function probeRoutes(api: Api, ports: Pick<QueryPorts, 'metrics' | 'readiness'>): void {
   const metrics = new Metrics(ports.metrics);
   const Parts = Type.Object({ ready: Type.Boolean(), parts: Type.Record(Type.String(), Type.Boolean()) });
   api.get('/healthz', { schema: { tags: ['system'], summary: 'Is the process alive', response: { 200: Type.Object({ alive: Type.Literal(true) }) } } }, async () => ({ alive: true as const }));
@@ -60,6 +62,9 @@ function healthRoutes(api: Api, ports: QueryPorts): void {
     return reply.code(readiness.ready ? 200 : 503).send({ ready: readiness.ready, parts: { ...readiness.parts } });
   });
   api.get('/metrics', { schema: { tags: ['system'], summary: 'Prometheus metrics', response: metricsAnswer } }, async (_request, reply) => reply.type(metrics.contentType).send(await metrics.text()));
+}
+
+function signalsRoute(api: Api, ports: QueryPorts): void {
   api.get('/v1/signals', { schema: { tags: ['system'], summary: 'Signals by IEEE 11073-10101 code', response: { 200: Type.Object({ signals: Type.Array(Signal), units: Type.Array(Unit) }) } } }, async () => ({
     signals: ports.signals.map((signal) => ({ ...signal })),
     units: Object.values(units).map(({ code, ucum }) => ({ code, ucum })),

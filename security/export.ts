@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { limits } from '../core/limits.js';
 import { checkpointText, openCheckpoint, openNote, signNote, type Checkpoint, type NoteSigner, type NoteVerifier } from './note.js';
-import type { StoredCheckpoint, TrailStore } from './trail.js';
+import type { StoredCheckpoint, StoredTrail } from './trail.js';
 
 /**
  * The audit as a file, JSON lines:
@@ -36,7 +36,7 @@ export function openStatement(note: string, verifier: NoteVerifier): Statement |
 }
 
 /** Everything up to and with `last`, a checkpoint of the store. */
-export async function* exportLines(store: TrailStore, signer: NoteSigner, last: StoredCheckpoint | null, nowUs: number): AsyncGenerator<string> {
+export async function* exportLines(store: StoredTrail, signer: NoteSigner, last: StoredCheckpoint | null, nowUs: number): AsyncGenerator<string> {
   const digest = createHash('sha256');
   const line = (value: object): string => {
     const text = `${JSON.stringify(value)}\n`;
@@ -59,7 +59,7 @@ export async function* exportLines(store: TrailStore, signer: NoteSigner, last: 
   yield `${JSON.stringify({ statement: signNote(statementText({ origin: signer.name, size: signed?.size ?? 0, root, digest: digest.digest(), time: new Date(nowUs / 1000).toISOString() }), signer) })}\n`;
 }
 
-async function* checkpointsUpTo(store: TrailStore, last: StoredCheckpoint | null): AsyncGenerator<StoredCheckpoint> {
+async function* checkpointsUpTo(store: StoredTrail, last: StoredCheckpoint | null): AsyncGenerator<StoredCheckpoint> {
   if (last === null) return;
   for (let from = 0; ;) {
     const found = await store.checkpoints(from, limits.auditBatchMax);

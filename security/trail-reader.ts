@@ -8,7 +8,7 @@ import { actorCommitment, openEntry, patientCommitment, type AuditKey, type Open
 import { exportLines } from './export.js';
 import { consistencyProof, inclusionProof } from './merkle.js';
 import type { NoteSigner } from './note.js';
-import type { StoredCheckpoint, StoredEntry, Trail, TrailStore } from './trail.js';
+import type { StoredCheckpoint, StoredEntry, StoredTrail, Trail } from './trail.js';
 
 export interface AuditSearch {
   /** Id of a user, a token's subject, or a device. */
@@ -42,8 +42,8 @@ const stepEntries = 256;
 const personKinds = ['user', 'token', 'device'] as const;
 
 export interface TrailReaderParts {
-  readonly trail: Trail;
-  readonly store: TrailStore;
+  readonly trail: Pick<Trail, 'checkpoint'>;
+  readonly store: StoredTrail;
   readonly signer: NoteSigner;
   readonly staff: AuditKey;
   /** Asked anew for each search: an erased patient's entries can't be found from then on [ERASED]. */

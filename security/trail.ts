@@ -27,20 +27,24 @@ export interface Batch {
   readonly nodes: readonly TreeNode[];
 }
 
-/** Where the trail is kept; the log, as a rule. */
-export interface TrailStore {
-  /** All of it or nothing; durable when it resolves. @returns the index of the first entry. */
-  append(batch: Batch): Promise<number>;
+/** What is kept of the trail, as it is read. */
+export interface StoredTrail {
   size(): Promise<number>;
   /** @throws SpamerError `data_damaged` when it is not there. */
   node(level: number, index: number): Promise<Uint8Array>;
   entries(from: number, max: number): Promise<readonly StoredEntry[]>;
   /** Index of the first entry at or after a time. */
   seek(time: number): Promise<number>;
-  addCheckpoint(checkpoint: StoredCheckpoint): Promise<void>;
   /** In order; `from` counts checkpoints, not entries. */
   checkpoints(from: number, max: number): Promise<readonly StoredCheckpoint[]>;
   checkpointCount(): Promise<number>;
+}
+
+/** Where the trail is kept; the log, as a rule. */
+export interface TrailStore extends StoredTrail {
+  /** All of it or nothing; durable when it resolves. @returns the index of the first entry. */
+  append(batch: Batch): Promise<number>;
+  addCheckpoint(checkpoint: StoredCheckpoint): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -82,7 +82,7 @@ export class Door {
       current: (patient: PatientId) => Promise.resolve(keyOf(patient)),
       sealing: (patient: PatientId) => Promise.resolve({ key: keyOf(patient), seals: limits.sealsReserved }),
     };
-    return (this.#server = await startIngest(config, this.#writer, custodian, seal ?? new Sealers(custodian), policy, silentJournal, { admitted: () => Promise.resolve(), refused: () => undefined }));
+    return (this.#server = await startIngest(config, new Map([[0, this.#writer]]), custodian, seal ?? new Sealers(custodian), policy, silentJournal, { admitted: () => Promise.resolve(), refused: () => undefined }));
   }
 
   async shut(): Promise<void> {

@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { test, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { silentJournal } from '../core/journal.js';
+import type { DeviceId } from '../core/ids.js';
+import { limits } from '../core/limits.js';
+import { until } from '../tests/program.js';
+import type { ClusterApi, NodeAbout, NodeApi, SharedRole } from './cluster.js';
+import { Hub } from './hub.js';
+import { Link } from './link.js';
+
+const secret = 'a secret of more than thirty-two characters';
+const shares = 4;
+const device = '00000000-0000-4000-8000-000000000001' as DeviceId;
+
+interface Keeper {
+  key(): Promise<string>;
+}
+
+/** A process that only notes what it is given. */
+class FakeNode {
+  readonly held: Record<SharedRole, Set<number>> = { ingest: new Set(), processors: new Set(), sinks: new Set() };
+  readonly refreshed: string[] = [];
+  urls: ReadonlyArray<string | null> = [];
+  joins = 0;
+  lost = 0;
+  /** Answers nothing any more. */
+  stuck = false;
+  link!: Link;
+  readonly #id: string;
+
+  constructor(id: string) {
+    this.#id = id;
+  }
+
+  get about(): NodeAbout {
+    return { id: this.#id, roles: ['ingest', 'sinks'], ready: true, ingestUrl: `ws://${this.#id}/v1/stream`, held: { ingest: [...this.held.ingest], sinks: [...this.held.sinks] }, partitions: 4, shares };
+  }
+
+  async join(port: number, change: Partial<NodeAbout> = {}): Promise<this> {
+    const node = {
+      take: async (role: SharedRole, share: number) => void this.held[role].add(share),
+      release: async (role: SharedRole, share: number) => void this.held[role].delete(share),
+      placed: async (urls: ReadonlyArray<string | null>) => { this.urls = urls; },
+      refresh: (of: DeviceId) => {
+        if (this.stuck) return new Promise<void>(() => undefined);
+        this.refreshed.push(of);
+        return Promise.resolve();
+      },
+      report: () => Promise.reject(new Error('not asked for')),
+    } as unknown as NodeApi;
+    const onJoined = async (): Promise<void> => void (this.joins += 1);
+    this.link = await Link.join({ to: { host: '127.0.0.1', port }, secret, about: () => ({ ...this.about, ...change }), node, journal: silentJournal, onJoined, onLost: () => { this.lost += 1; } }, 1000);
+    return this;
+  }
+}
+
+async function hubOf(t: TestContext, port = 0): Promise<Hub> {
+  const keeper: Keeper = { key: async () => 'the key' };
+  const hub = await Hub.start({ address: { host: '127.0.0.1', port }, secret, deployment: { log: 'log', stores: 'stores' }, partitions: 4, shares, services: { custodian: keeper }, journal: silentJournal });
+  t.after(() => hub.stop());
+  return hub;
+}
+
+async function joined(t: TestContext, id: string, hub: Hub): Promise<FakeNode> {
+  const node = await new FakeNode(id).join(hub.port);
+  t.after(() => node.link.stop());
+  return node;
+}
+
+const all = (...nodes: FakeNode[]): number[] => nodes.flatMap(({ held }) => [...held.ingest]).sort();
+
+test('shares are worked out evenly, go back and forth as processes come and leave, and everybody knows where they are', { timeout: 60_000 }, async (t) => {
+  const hub = await hubOf(t);
+  const first = await joined(t, 'first', hub);
+  assert.equal(await first.link.api<Keeper>('custodian').key(), 'the key');
+  await until('all shares with the first', async () => all(first).length === shares && first.held.sinks.size === 1);
+  const second = await joined(t, 'second', hub);
+  await until('half of them with the second', async () => first.held.ingest.size === 2 && second.held.ingest.size === 2);
+  assert.deepEqual(all(first, second), [0, 1, 2, 3]);
+  assert.deepEqual([first.held.sinks.size, second.held.sinks.size], [1, 0], 'what is one stays where it is');
+  await until('both know', async () => [first, second].every(({ urls }) => urls.length === shares && urls.every((url, share) => url === `ws://${second.held.ingest.has(share) ? 'second' : 'first'}/v1/stream`)));
+  await first.link.leave();
+  assert.deepEqual([all(first), all(second), second.held.sinks.size], [[], [0, 1, 2, 3], 1], 'when it has left, another has everything');
+});
+
+test('[DENY] a change is acted on by every process when it is told, or that process is cut off; back again, it reads everything anew', { timeout: 60_000 }, async (t) => {
+  const hub = await hubOf(t);
+  const [good, stuck] = [await joined(t, 'good', hub), await joined(t, 'stuck', hub)];
+  const api = good.link.api<ClusterApi>('cluster');
+  await api.refresh(device);
+  assert.deepEqual([good.refreshed, stuck.refreshed], [[device], [device]]);
+  stuck.stuck = true;
+  const sinceMs = performance.now();
+  await api.refresh(device);
+  const toldMs = performance.now() - sinceMs;
+  assert.ok(toldMs >= limits.lineChangeMs - 50 && toldMs < limits.lineChangeMs + 1500, `told after ${Math.round(toldMs)} ms`);
+  assert.equal(good.refreshed.length, 2);
+  await until('it to be back', async () => stuck.joins === 2);
+  assert.equal(stuck.lost, 0);
+});
+
+test('a process whose line is cut keeps its shares for a moment, finds the line again, and its calls wait for it; one that stays away loses them', { timeout: 60_000 }, async (t) => {
+  const hub = await hubOf(t);
+  const { port } = hub;
+  const [first, second] = [await joined(t, 'first', hub), await joined(t, 'second', hub)];
+  await until('shares', async () => all(first, second).length === shares && second.held.ingest.size === 2);
+  const before = [[...first.held.ingest], [...second.held.ingest]];
+  await hub.stop();
+  await until('the cut to be known', async () => !first.link.joined && !second.link.joined);
+  const waiting = first.link.api<Keeper>('custodian').key();
+  await sleep(500);
+  const again = await hubOf(t, port);
+  assert.equal(await waiting, 'the key', 'a call that found no line waited for it');
+  await until('both to be back', async () => first.joins === 2 && second.joins === 2);
+  await sleep(limits.lineSettleMs + 1500);
+  assert.deepEqual([[...first.held.ingest], [...second.held.ingest]], before, 'nothing moved');
+  // Killed, from where the others stand: no word, and no way back.
+  await endWithoutAWord(second);
+  await until('all shares with the first', async () => all(first).length === shares);
+  assert.ok(again.size === 1);
+});
+
+test('settings that must be alike are compared when a process comes', async (t) => {
+  const hub = await hubOf(t);
+  await assert.rejects(new FakeNode('other').join(hub.port, { shares: 2 }), { code: 'config_invalid', where: 'log_shares' });
+  await assert.rejects(new FakeNode('other').join(hub.port, { partitions: 8 }), { code: 'config_invalid', where: 'log_partitions' });
+  assert.equal(hub.size, 0);
+});
+
+async function endWithoutAWord({ link }: FakeNode): Promise<void> {
+  // The line goes down with the process; nobody dials again.
+  await Link.prototype.stop.call(link);
+}
