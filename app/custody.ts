@@ -13,6 +13,7 @@ import type { Custodian } from './custodian.js';
 import type { Erasures } from './erasures.js';
 import { ensureFirstAdmin } from './first-admin.js';
 import type { ProgramLog } from './log.js';
+import { recordMoves } from './moved.js';
 import { connect, serve, type Connection, type Remote } from './rpc.js';
 import { line, startThread } from './thread.js';
 
@@ -61,6 +62,7 @@ export async function startCustody(config: Config, lifecycle: Lifecycle, log: Pr
   // Before anything acts: what the custodian is asked to do waits until its entry can be written.
   const audit = await lifecycle.start(() => startAudit(log, custody.custodian, journal, onDeath));
   serve(forAudit.serving, audit.trail);
+  await recordMoves(config.data_dir, audit.trail);
   await ensureAdminToken(config, custody.custodian);
   await ensureFirstAdmin(config, custody.people);
   return { ...custody, audit };

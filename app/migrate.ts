@@ -1,4 +1,6 @@
+import { createHash, randomUUID } from 'node:crypto';
 import { existsSync, readdirSync } from 'node:fs';
+import { hostname, userInfo } from 'node:os';
 import { join } from 'node:path';
 import type { Config } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
@@ -9,7 +11,7 @@ import { lockFolder } from './log-owner.js';
 import { LogMigration } from './migrate-log.js';
 import { RegistryMigration } from './migrate-registry.js';
 import { StoresMigration } from './migrate-stores.js';
-import { isEmbedded, markMoved, movedParts, parts, settingOf, type Part } from './moved.js';
+import { isEmbedded, markMoved, movedParts, parts, settingOf, type MoveReceipt, type Part } from './moved.js';
 import type { MigratedRows, PartMigration } from './part-migration.js';
 
 export interface MigrateOptions {
@@ -96,9 +98,31 @@ async function run(config: Config, { dryRun, signal, progress }: MigrateOptions,
     }
   }
   const done = new Set(all.map(({ part }) => part));
-  if (wanted.length > 0) markMoved(config.data_dir, done);
+  if (wanted.length > 0) markMoved(config.data_dir, done, receiptOf(moved, moving));
   for (const migration of all) await migration.settle();
   return { state: wanted.length > 0 ? 'moved' : 'done before', parts: moving, rows: moved };
+}
+
+function receiptOf(moved: readonly MigratedRows[], moving: readonly Part[]): MoveReceipt {
+  return {
+    id: randomUUID(), at: new Date().toISOString(), by: operator(),
+    parts: moving.map((part) => {
+      const lines = moved.filter((row) => row.part === part);
+      const hash = createHash('sha256');
+      for (const { what, rows, sha256 } of lines) hash.update(`${what}\t${rows}\t${sha256 ?? ''}\n`);
+      return { part, rows: lines.reduce((sum, { rows }) => sum + rows, 0), sha256: hash.digest('hex') };
+    }),
+  };
+}
+
+/** Whoever the system says runs this, and where. */
+function operator(): string {
+  try {
+    return `${userInfo().username}@${hostname()}`;
+  } catch {
+    // A user id without a name, as containers have it.
+    return `uid ${process.getuid?.() ?? 'unknown'}@${hostname()}`;
+  }
 }
 
 /** Old files, by what each part leaves. */

@@ -177,6 +177,14 @@ test(`[DURABLE] [ONCE] [LEDGER] [ERASED] a data folder is moved to PostgreSQL, K
 
   assert.ok((await erase(server, server.as(await officerToken(server)), second?.patient ?? '')) > 0);
   await assert.rejects(readRecord(server, second?.patient ?? ''));
+  // One entry for the one move that came to its end, in the chain of the new place.
+  const told = await cli(ward.folder, ['audit', 'search', '--action', 'program.migrate', '--json'], env);
+  const moves = told.out.trim().split('\n').map((line) => JSON.parse(line) as { readonly actor: { readonly id: string }; readonly context: Readonly<Record<string, string>> });
+  assert.equal(moves.length, 1, told.out + told.err);
+  const rowsOfPart = (name: string): number => done.rows.filter(({ part }) => part === name).reduce((sum, { rows }) => sum + rows, 0);
+  assert.deepEqual([moves[0]?.actor.id, moves[0]?.context['state'], moves[0]?.context['count']], ['migrate', 'registry,log,stores', String(rowsOfPart('registry') + rowsOfPart('log') + rowsOfPart('stores'))]);
+  for (const part of ['registry', 'log', 'stores']) assert.match(moves[0]?.context[part] ?? '', new RegExp(`^${rowsOfPart(part)} rows, sha256 [0-9a-f]{64}$`), part);
+  assert.match(moves[0]?.context['by'] ?? '', /^.+@.+$/);
   await audit(['export', '--out', at('export')], env);
   await audit(['verify', at('export'), '--key', at('key'), '--against', at('checkpoint')], env);
   t.diagnostic(`seed ${seed}, ${samples} samples, ${connections} connections`);
