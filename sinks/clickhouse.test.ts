@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { SpamerError } from '../core/errors.js';
 import { randomOf } from '../device-emulator/random.js';
 import { ClickHouse, clickHouseMissing } from '../tests/clickhouse.js';
+import { partKills } from '../tests/engine-kills.js';
 import { CutProxy, type Fate } from '../tests/cut-proxy.js';
 import { demanded } from '../tests/program.js';
 import { decodeAnalytics } from './analytics.js';
@@ -110,7 +111,7 @@ describe('the stores on ClickHouse', { skip }, () => {
     assert.deepEqual(await contents(stores), expectedOf(20));
   });
 
-  test(`[ONCE] [DURABLE] the server killed in the middle of inserts: the sinks go on by themselves, and every record is stored once (seed ${seed})`, { timeout: 120_000 }, async (t) => {
+  test(`[ONCE] [DURABLE] the server killed in the middle of inserts: the sinks go on by themselves, and every record is stored once (seed ${seed})`, { timeout: 100_000 + partKills * 4000 }, async (t) => {
     const own = await ClickHouse.start();
     t.after(() => own.remove());
     const random = randomOf(seed);
@@ -127,7 +128,7 @@ describe('the stores on ClickHouse', { skip }, () => {
         chunks.add(0, chunkMessage(1, count, 10));
       }
     };
-    for (let kill = 0; kill < 5; kill++) {
+    for (let kill = 0; kill < partKills; kill++) {
       feed(400);
       await sleep(random() * 400);
       await own.kill();
@@ -142,15 +143,15 @@ describe('the stores on ClickHouse', { skip }, () => {
       { study: 'heart', pseudonym: idOf(1), code: 131329, samples: 3 * (count - numerics) }, { study: 'heart', pseudonym: idOf(1), code: 149530, samples: 2 * numerics },
     ]);
     assert.deepEqual((await stores.pmr.pmrCounts())[0], { device: idOf(101), code: 131329, samples: 10 * count });
-    t.diagnostic(`seed ${seed}, ${count} records of each topic, 5 kills`);
+    t.diagnostic(`seed ${seed}, ${count} records of each topic, ${partKills} kills`);
   });
 
-  test(`[ONCE] the program killed while its insert is under way at a server that stands still: the insert that is done late is not done twice (seed ${seed})`, { timeout: 120_000 }, async (t) => {
+  test(`[ONCE] the program killed while its insert is under way at a server that stands still: the insert that is done late is not done twice (seed ${seed})`, { timeout: 100_000 + partKills * 4000 }, async (t) => {
     const own = await ClickHouse.start();
     t.after(() => own.remove());
     const random = randomOf(seed);
     let before = 0;
-    for (let kill = 0; kill < 5; kill++) {
+    for (let kill = 0; kill < partKills; kill++) {
       const program = spawn(process.execPath, [child, own.url, 'late'], { stdio: ['ignore', 'pipe', 'inherit'] });
       const ended = once(program, 'exit');
       await Promise.race([once(program.stdout, 'data'), ended.then(() => assert.fail('the child ended by itself'))]);

@@ -3,42 +3,44 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { randomOf } from '../device-emulator/random.js';
 import { ClickHouse, clickHouseMissing } from './clickhouse.js';
+import { engineKills } from './engine-kills.js';
 import { KilledWard } from './killed-ward.js';
 import { demanded, spawnProgram, temporaryFolder } from './program.js';
 
 const missing = clickHouseMissing();
 const skip = missing === null || demanded('clickhouse') ? false : missing;
-/** Half as many as of the program on its own files: each of these is two starts. */
-const kills = Math.ceil(Number(process.env['SPAMER_KILLS'] ?? 8) / 2);
-const seed = Number(process.env['SPAMER_SEED'] ?? Math.floor(Math.random() * 1e9));
+const seedGiven = Number(process.env['SPAMER_SEED'] ?? Math.floor(Math.random() * 1e9));
 
 const environmentOf = (server: ClickHouse): Record<string, string> => ({
   SPAMER_CLICKHOUSE_URL: server.url, SPAMER_CLICKHOUSE_USER: server.user, SPAMER_CLICKHOUSE_PASSWORD: server.password,
   SPAMER_CLICKHOUSE_READ_USER: 'reader', SPAMER_CLICKHOUSE_READ_PASSWORD: 'secret-too',
 });
 
-test(`[DURABLE] [ONCE] [LEDGER] stores on ClickHouse: ${kills} kills of the program, of the server, or of both; every sample is there once, bit for bit (seed ${seed})`, { skip, timeout: 240_000 + kills * 20_000 }, async (t) => {
-  const random = randomOf(seed);
-  const server = await ClickHouse.start();
-  t.after(() => server.remove());
-  const ward = await KilledWard.start(t, 'clickhouse', seed, 4, environmentOf(server));
-  await ward.send();
-  for (let kill = 0; kill < kills; kill++) {
-    await sleep(random() * 2500);
-    const which = random();
-    if (which < 0.65) await server.kill();
-    // While the server is away the program does not start; while it runs, devices go on and their frames are acked.
-    if (which > 0.35) {
-      ward.program.process.kill('SIGKILL');
-      await ward.program.ended;
-    } else await sleep(random() * 2000);
-    if (which < 0.65) await server.restart();
-    if (which > 0.35) await ward.restart();
-    await ward.program.ready;
-  }
-  const { samples, connections } = await ward.prove();
-  t.diagnostic(`seed ${seed}, ${kills} kills, ${samples} samples, ${connections} connections`);
-});
+for (const { ward: number, kills } of engineKills()) {
+  const seed = seedGiven + number;
+  test(`[DURABLE] [ONCE] [LEDGER] stores on ClickHouse: ${kills} kills of the program, of the server, or of both; every sample is there once, bit for bit (seed ${seed})`, { skip, timeout: 240_000 + kills * 20_000 }, async (t) => {
+    const random = randomOf(seed);
+    const server = await ClickHouse.start();
+    t.after(() => server.remove());
+    const ward = await KilledWard.start(t, 'clickhouse', seed, 4, environmentOf(server));
+    await ward.send();
+    for (let kill = 0; kill < kills; kill++) {
+      await sleep(random() * 2500);
+      const which = random();
+      if (which < 0.65) await server.kill();
+      // While the server is away the program does not start; while it runs, devices go on and their frames are acked.
+      if (which > 0.35) {
+        ward.program.process.kill('SIGKILL');
+        await ward.program.ended;
+      } else await sleep(random() * 2000);
+      if (which < 0.65) await server.restart();
+      if (which > 0.35) await ward.restart();
+      await ward.program.ready;
+    }
+    const { samples, connections } = await ward.prove();
+    t.diagnostic(`seed ${seed}, ${kills} kills, ${samples} samples, ${connections} connections`);
+  });
+}
 
 test('stores that can\'t be used end the start with one line that names the setting, and no password', { skip, timeout: 180_000 }, async (t) => {
   const server = await ClickHouse.start();

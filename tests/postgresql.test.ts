@@ -2,42 +2,44 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { randomOf } from '../device-emulator/random.js';
+import { engineKills } from './engine-kills.js';
 import { KilledWard } from './killed-ward.js';
 import { Postgresql, postgresqlMissing } from './postgresql.js';
 import { cli, demanded, temporaryFolder } from './program.js';
 
 const missing = postgresqlMissing();
 const skip = missing === null || demanded('postgresql') ? false : missing;
-/** Half as many as of the program on its own files: each of these is two starts. */
-const kills = Math.ceil(Number(process.env['SPAMER_KILLS'] ?? 8) / 2);
-const seed = Number(process.env['SPAMER_SEED'] ?? Math.floor(Math.random() * 1e9));
+const seedGiven = Number(process.env['SPAMER_SEED'] ?? Math.floor(Math.random() * 1e9));
 
-test(`[DURABLE] [ONCE] [LEDGER] the registry on PostgreSQL: ${kills} kills of the program, of the server, or of both lose and double nothing (seed ${seed})`, { skip, timeout: 180_000 + kills * 15_000 }, async (t) => {
-  const random = randomOf(seed);
-  const server = await Postgresql.start();
-  t.after(() => server.remove());
-  const ward = await KilledWard.start(t, 'postgresql', seed, 10, { SPAMER_REGISTRY_URL: server.url('spamer') });
-  await ward.send();
-  for (let kill = 0; kill < kills; kill++) {
-    await sleep(random() * 2500);
-    const which = random();
-    if (which < 0.65) await server.kill();
-    if (which > 0.35) {
-      // While the server is away the program does not start; it says so and ends.
-      ward.program.process.kill('SIGKILL');
-      await ward.program.ended;
-    } else {
-      // Devices that are connected stay, and their frames are acked meanwhile.
-      await sleep(random() * 2000);
+for (const { ward: number, kills } of engineKills()) {
+  const seed = seedGiven + number;
+  test(`[DURABLE] [ONCE] [LEDGER] the registry on PostgreSQL: ${kills} kills of the program, of the server, or of both lose and double nothing (seed ${seed})`, { skip, timeout: 180_000 + kills * 15_000 }, async (t) => {
+    const random = randomOf(seed);
+    const server = await Postgresql.start();
+    t.after(() => server.remove());
+    const ward = await KilledWard.start(t, 'postgresql', seed, 10, { SPAMER_REGISTRY_URL: server.url('spamer') });
+    await ward.send();
+    for (let kill = 0; kill < kills; kill++) {
+      await sleep(random() * 2500);
+      const which = random();
+      if (which < 0.65) await server.kill();
+      if (which > 0.35) {
+        // While the server is away the program does not start; it says so and ends.
+        ward.program.process.kill('SIGKILL');
+        await ward.program.ended;
+      } else {
+        // Devices that are connected stay, and their frames are acked meanwhile.
+        await sleep(random() * 2000);
+      }
+      if (which < 0.65) await server.restart();
+      if (which > 0.35) await ward.restart();
+      await ward.program.ready;
+      await ward.enrolAgain();
     }
-    if (which < 0.65) await server.restart();
-    if (which > 0.35) await ward.restart();
-    await ward.program.ready;
-    await ward.enrolAgain();
-  }
-  const { samples, connections } = await ward.prove();
-  t.diagnostic(`seed ${seed}, ${kills} kills, ${samples} samples, ${connections} connections`);
-});
+    const { samples, connections } = await ward.prove();
+    t.diagnostic(`seed ${seed}, ${kills} kills, ${samples} samples, ${connections} connections`);
+  });
+}
 
 test('a registry that is not there, or is owned by another, ends the start with one line and the setting to look at', { skip, timeout: 60_000 }, async (t) => {
   const folder = temporaryFolder('postgresql-start');
