@@ -18,6 +18,8 @@ export interface Place {
 }
 
 const requestMs = 10_000;
+/** A leader that does not answer for so long may no longer be it: the brokers are asked anew who is. Then the rest of `requestMs` counts. */
+const leaderMs = 3000;
 /** How long brokers that were never heard of may take to answer. */
 const readyMs = 5000;
 /** Asked about to see whether the brokers answer; it need not be there. */
@@ -26,8 +28,8 @@ const readCommitted = 1;
 const earliest = -2;
 const latest = -1;
 const retiredMax = 8;
-/** The partition's leader is another, or the same in a new life: not available, not the leader, epoch fenced, epoch or topic id unknown. */
-const moved: ReadonlySet<number> = new Set([5, 6, 74, 75, 100]);
+/** The partition's leader is another, or the same in a new life: not available, not the leader, epoch fenced, epoch or topic id unknown; or it is gone. */
+const moved: ReadonlySet<number> = new Set([5, 6, 74, 75, 100, faults.timedOut, faults.transport, faults.allBrokersDown]);
 
 export const placeKey = ({ topic, partition }: Place): string => `${topic}/${partition}`;
 
@@ -175,21 +177,22 @@ export class Cluster {
   async #offsets(places: readonly Place[], timestamp: number): Promise<number[]> {
     if (places.length === 0) return [];
     const until = performance.now() + requestMs;
-    for (;;) {
+    for (let waitMs = leaderMs; ; waitMs = Math.max(leaderMs, until - performance.now())) {
       const admin = this.#admin;
       try {
-        return await this.#ask(admin, places, timestamp);
+        return await this.#ask(admin, places, timestamp, waitMs);
       } catch (error) {
-        if (!isFault(error) || !moved.has(error.code) || performance.now() > until) throw kafkaError(error, places[0]?.topic ?? '');
+        if (!isFault(error) || !moved.has(error.code)) throw kafkaError(error, places[0]?.topic ?? '');
+        this.#forget(admin);
+        if (performance.now() > until) throw kafkaError(error, places[0]?.topic ?? '');
       }
       await sleep(100);
-      this.#forget(admin);
     }
   }
 
-  async #ask(admin: KafkaAdmin, places: readonly Place[], timestamp: number): Promise<number[]> {
+  async #ask(admin: KafkaAdmin, places: readonly Place[], timestamp: number, timeoutMs: number): Promise<number[]> {
     const asked = places.map(({ topic, partition }) => ({ topic: this.name(topic), partition, offset: { timestamp } }));
-    const found = await answered<Parameters<Parameters<KafkaAdmin['listOffsets']>[2]>[1]>((answer) => admin.listOffsets(asked, { timeout: requestMs, isolationLevel: readCommitted }, answer));
+    const found = await answered<Parameters<Parameters<KafkaAdmin['listOffsets']>[2]>[1]>((answer) => admin.listOffsets(asked, { timeout: timeoutMs, isolationLevel: readCommitted }, answer));
     const byPlace = new Map(found.map((each) => [placeKey(each), each]));
     return asked.map((each) => {
       const one = byPlace.get(placeKey(each));

@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { randomOf } from '../device-emulator/random.js';
+import { kafkaMissing, startKafka, type KafkaServers } from './kafka.js';
+import { KilledWard } from './killed-ward.js';
+import { cli, demanded, until } from './program.js';
+import { reconcile } from './record.js';
+
+const missing = kafkaMissing();
+const skip = missing === null || demanded('kafka') ? false : missing;
+const kills = Math.max(2, Math.floor(Number(process.env['SPAMER_KILLS'] ?? 0) / 5));
+const seed = Number(process.env['SPAMER_SEED'] ?? Math.floor(Math.random() * 1e9));
+const balancedWithinMs = 30_000;
+
+describe('the program on three brokers', { skip, timeout: 240_000 + kills * 20_000 }, () => {
+  let servers: KafkaServers;
+  const environmentOf = (prefix: string): Record<string, string> => ({
+    SPAMER_KAFKA_BROKERS: servers.brokers, SPAMER_KAFKA_TOPIC_PREFIX: prefix, SPAMER_KAFKA_MIN_IN_SYNC_REPLICAS: '2', SPAMER_LOG_PARTITIONS: '2', SPAMER_LOG_LEVEL: 'error',
+  });
+  const applied = async (env: Record<string, string>): Promise<Record<string, string>> => {
+    const { code, err } = await cli('/nowhere', ['topics', 'apply'], env);
+    assert.equal(code, 0, err);
+    return env;
+  };
+
+  before(async () => { servers = await startKafka({ nodes: 3, properties: { 'broker.session.timeout.ms': 4000, 'broker.heartbeat.interval.ms': 1000 } }); });
+  after(() => servers?.discard());
+
+  it(`[DURABLE] [ONCE] [LEDGER] ${kills} times one of three brokers is killed and started again: no acked sample is missing, none doubled, and the books balance within 30 s (seed ${seed})`, async (t) => {
+    const random = randomOf(seed);
+    const ward = await KilledWard.start(t, 'kafka-brokers', seed, 4, await applied(environmentOf('three.')));
+    await ward.send();
+    const firstBroker = Math.floor(random() * 3);
+    for (let kill = 0; kill < kills; kill++) {
+      // Each of them in turn: who leads what, and who coordinates the transactions, is different of each.
+      const broker = (firstBroker + kill) % 3;
+      await sleep(500 + random() * 1500);
+      await servers.kill(broker);
+      await sleep(random() * 3000);
+      // With two of three in sync it takes writes all the while.
+      await ward.enrolAgain();
+      await servers.start(broker);
+    }
+    const restartedAt = Date.now();
+    const { samples, connections } = await ward.prove();
+    assert.ok(samples > 1000);
+    const server = await ward.server();
+    await until('balanced books', async () => (await reconcile(server)).balanced, balancedWithinMs);
+    assert.ok(Date.now() - restartedAt < balancedWithinMs, `the books balanced after ${Date.now() - restartedAt} ms`);
+    assert.equal(ward.program.process.exitCode, null, 'the program went on by itself');
+    t.diagnostic(`seed ${seed}, ${kills} kills, ${samples} samples, ${connections} connections, balanced ${Date.now() - restartedAt} ms after the last start`);
+  });
+});
