@@ -4,6 +4,7 @@ import { wireBytes } from './bytes.js';
 import { connections } from './connections.js';
 import { tls } from './encrypted.js';
 import { fiftyConnections } from './fifty-connections.js';
+import { engineInserts } from './engines-insert.bench.js';
 import { latencyRows } from './latency.js';
 import { oneDevice, thousandDevices } from './parts.js';
 import { printed, reached, say, type Row } from './report.js';
@@ -13,7 +14,7 @@ import { wholeWay, wholeWayAtBest } from './whole-way.js';
 
 /**
  * `npm run bench -- [PART…]` (one-device, thousand-devices, whole-way, fifty-connections, latency, ward, tls, bytes, aggregate, connections,
- * security): speed as ratios against a
+ * security, engines-insert): speed as ratios against a
  * named peer or limit in the same run, all guarantees on. A part counts what is stored before it prints a speed. `--quick` sends a tenth; `--json` prints one value; exit 1 below what is needed.
  */
 const { values, positionals } = parseArgs({
@@ -35,6 +36,7 @@ const parts: Readonly<Record<string, () => Promise<Row[]>>> = {
   'aggregate': () => aggregate(values.quick),
   'connections': () => connections(values.quick, values.devices === undefined ? null : Number(values.devices)),
   'security': () => securityCosts(values.quick),
+  'engines-insert': () => engineInserts(values.quick),
 };
 const unknown = positionals.filter((name) => !(name in parts));
 if (unknown.length > 0) throw new RangeError(`no such part: ${unknown.join(', ')}; there are ${Object.keys(parts).join(', ')}`);

@@ -32,6 +32,13 @@ export function threadSeconds(pid: number): ThreadSeconds[] {
   });
 }
 
+/** CPU seconds of the process so far, in hundredths, threads that have ended included. */
+export function processSeconds(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / ticksPerS;
+}
+
 /** CPU of all threads so far in ms, to the nanosecond: what a single request costs. NaN where the kernel doesn't count it. */
 export function cpuMs(pid: number): number {
   const each = readdirSync(`/proc/${pid}/task`).map((thread) => {

@@ -50,7 +50,16 @@ function ends(lists: ReadonlyArray<{ readonly length: number }>): Uint8Array {
 export const int64 = (name: string, values: readonly number[]): Column => ({ name, type: 'Int64', bytes: [int64s(values)] });
 export const int32 = (name: string, values: readonly number[]): Column => ({ name, type: 'Int32', bytes: [int32s(values)] });
 export const float64 = (name: string, values: readonly number[]): Column => ({ name, type: 'Float64', bytes: [bytesOf(Float64Array.from(values))] });
-export const string = (name: string, values: readonly string[]): Column => ({ name, type: 'String', bytes: values.map(text) });
+/** A text that comes again, as the names of a study do, is encoded once. */
+export const string = (name: string, values: readonly string[]): Column => {
+  const known = new Map<string, Uint8Array>();
+  const encoded = (value: string): Uint8Array => {
+    const bytes = text(value);
+    known.set(value, bytes);
+    return bytes;
+  };
+  return { name, type: 'String', bytes: values.map((value) => known.get(value) ?? encoded(value)) };
+};
 export const blob = (name: string, values: readonly Uint8Array[]): Column => ({ name, type: 'String', bytes: values.flatMap((value) => [varint(value.length), value]) });
 
 export const nullableInt32 = (name: string, values: ReadonlyArray<number | null>): Column => ({
@@ -58,9 +67,16 @@ export const nullableInt32 = (name: string, values: ReadonlyArray<number | null>
 });
 
 /** 16 bytes each: two little-endian halves, the first eight bytes of the text first. */
-export const uuid = (name: string, values: readonly Uint8Array[]): Column => ({
-  name, type: 'UUID', bytes: values.map((value) => Buffer.concat([Buffer.from(value.subarray(0, 8)).reverse(), Buffer.from(value.subarray(8, 16)).reverse()])),
-});
+export const uuid = (name: string, values: readonly Uint8Array[]): Column => {
+  const bytes = Buffer.allocUnsafe(16 * values.length);
+  for (const [row, value] of values.entries()) {
+    for (let at = 0; at < 8; at++) {
+      bytes[16 * row + at] = value[7 - at]!;
+      bytes[16 * row + 8 + at] = value[15 - at]!;
+    }
+  }
+  return { name, type: 'UUID', bytes: [bytes] };
+};
 
 export const uuidBytes = (value: string): Buffer => Buffer.from(value.replaceAll('-', ''), 'hex');
 

@@ -78,6 +78,11 @@ export class ClickHouse {
     return server;
   }
 
+  /** Of its process. */
+  get pid(): number {
+    return this.#process?.pid ?? NaN;
+  }
+
   get url(): string {
     return `http://127.0.0.1:${this.port}`;
   }
