@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
+import { DuckDBInstance, type DuckDBConnection } from '@duckdb/node-api';
 import { sendAll } from './generator.js';
 import { heartRate, readings } from './loads.js';
 import { say, thousands, type Row } from './report.js';
@@ -48,13 +48,19 @@ export async function aggregate(quick: boolean): Promise<Row[]> {
 
 const rounds = 5;
 
-/** Spreads `rows` readings over the series that are there, as far behind the real ones as positions go, and asks the bare SQL. Milliseconds of each time. */
-async function filledAndAsked(file: string, rows: number): Promise<number[]> {
+/** Spreads `rows` readings over the series that are there, as far behind the real ones as positions go. Whoever asks closes the connection and the instance. */
+export async function fill(file: string, rows: number): Promise<{ readonly instance: DuckDBInstance; readonly connection: DuckDBConnection }> {
   const instance = await DuckDBInstance.create(file, { memory_limit: '256MB', threads: '2', temp_directory: `${file}.fill` });
   const connection = await instance.connect();
   const ids = (await connection.runAndReadAll('SELECT list(id ORDER BY id) FROM series')).getRowsJS()[0]?.[0] as number[];
   await connection.run(`INSERT INTO numerics SELECT [${ids.join(',')}][(i % ${ids.length})::INTEGER + 1], i * 1000, 50 + (i * 7919 % 1000) / 10, 1000000, i // 1000, i % 1000 FROM range(${rows}) r(i)`);
   await connection.run('CHECKPOINT');
+  return { instance, connection };
+}
+
+/** Fills the store and asks the bare SQL. Milliseconds of each time. */
+async function filledAndAsked(file: string, rows: number): Promise<number[]> {
+  const { instance, connection } = await fill(file, rows);
   const times: number[] = [];
   for (let round = 0; round < rounds; round++) {
     const since = performance.now();

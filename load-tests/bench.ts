@@ -7,19 +7,21 @@ import { fiftyConnections } from './fifty-connections.js';
 import { engineInserts } from './engines-insert.bench.js';
 import { latencyRows } from './latency.js';
 import { oneDevice, thousandDevices } from './parts.js';
+import { replay } from './replay.js';
 import { printed, reached, say, type Row } from './report.js';
 import { securityCosts } from './security.bench.js';
+import { start } from './start.js';
 import { ward } from './ward.js';
 import { wholeWay, wholeWayAtBest } from './whole-way.js';
 
 /**
  * `npm run bench -- [PART…]` (one-device, thousand-devices, whole-way, fifty-connections, latency, ward, tls, bytes, aggregate, connections,
- * security, engines-insert): speed as ratios against a
+ * replay, start, security, engines-insert): speed as ratios against a
  * named peer or limit in the same run, all guarantees on. A part counts what is stored before it prints a speed. `--quick` sends a tenth; `--json` prints one value; exit 1 below what is needed.
  */
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { quick: { type: 'boolean', default: false }, json: { type: 'boolean', default: false }, seconds: { type: 'string' }, pace: { type: 'string' }, devices: { type: 'string' } },
+  options: { quick: { type: 'boolean', default: false }, json: { type: 'boolean', default: false }, seconds: { type: 'string' }, pace: { type: 'string' }, devices: { type: 'string' }, size: { type: 'string' } },
 });
 const seconds = Number(values.seconds ?? (values.quick ? 10 : 60));
 /** Samples/s of the whole way; without it, the highest that short trials hold. */
@@ -35,6 +37,8 @@ const parts: Readonly<Record<string, () => Promise<Row[]>>> = {
   'bytes': () => wireBytes(),
   'aggregate': () => aggregate(values.quick),
   'connections': () => connections(values.quick, values.devices === undefined ? null : Number(values.devices)),
+  'replay': () => replay(values.quick),
+  'start': () => start(values.quick, values.size === undefined ? null : Number(values.size)),
   'security': () => securityCosts(values.quick),
   'engines-insert': () => engineInserts(values.quick),
 };

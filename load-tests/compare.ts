@@ -88,7 +88,7 @@ function machine(): Comparison['machine'] {
 }
 
 /** The commit, and whether something stood beside it; "unknown" outside a clone. */
-function commitOf(): string {
+export function commitOf(): string {
   const git = (...args: readonly string[]): string => execFileSync('git', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
   try {
     return git('rev-parse', 'HEAD') + (git('status', '--porcelain') === '' ? '' : ' with changes that are not committed');

@@ -1,14 +1,15 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { KeyFile } from '../device-emulator/key.js';
 import { until } from '../tests/program.js';
 import { Fleet, type Back } from './fleet.js';
 import { kernelMemoryMb, openFilesMax, privateMemoryMb, spent, threadSeconds } from './process.js';
 import { percentile, say, thousands, type Row } from './report.js';
-import { fresh, type Fresh } from './server.js';
+import { fresh, type Device, type Fresh } from './server.js';
 
 const needed = 20_000;
 const wanted = 50_000;
@@ -31,10 +32,8 @@ export async function connections(quick: boolean, asked: number | null): Promise
   const possible = openFilesMax() - otherFiles;
   const count = Math.min(asked ?? (quick ? wanted / 10 : wanted), possible);
   if (count === possible) say(`  ${thousands(openFilesMax())} open files a process (ulimit -Hn) allow ${thousands(possible)} connections; the goal of ${thousands(wanted)} needs ${thousands(wanted + otherFiles)}`);
-  const dir = mkdtempSync(join(tmpdir(), 'spamer-bench-'));
-  const file = join(dir, 'bench-keys.json');
   const begin = performance.now();
-  await enrolMany(dir, count, file);
+  const { dir, file } = await enrolMany(count);
   say(`  ${thousands(count)} devices of ${thousands(count)} patients enrolled in ${((performance.now() - begin) / 1000).toFixed(1)} s`);
   const run = await fresh({ dir });
   try {
@@ -49,10 +48,15 @@ export async function connections(quick: boolean, asked: number | null): Promise
   }
 }
 
-async function enrolMany(dir: string, count: number, file: string): Promise<void> {
+/** A data folder in which so many devices of a patient each are registered, and the file of their keys in it: see `enrol.bench.ts`. */
+export async function enrolMany(count: number): Promise<{ readonly dir: string; readonly file: string; readonly devices: readonly Device[] }> {
+  const dir = mkdtempSync(join(tmpdir(), 'spamer-bench-'));
+  const file = join(dir, 'bench-keys.json');
   const child = spawn(process.execPath, [fileURLToPath(new URL('./enrol.bench.js', import.meta.url)), dir, String(count), file], { stdio: 'inherit' });
   const [code] = (await once(child, 'exit')) as [number | null];
   if (code !== 0) throw new RangeError(`enrolment ended with ${code}`);
+  const devices = (JSON.parse(readFileSync(file, 'utf8')) as readonly KeyFile[]).map(({ device, ...key }): Device => ({ device, key }));
+  return { dir, file, devices };
 }
 
 async function measured(run: Fresh, fleet: Fleet, { count, quick }: { readonly count: number; readonly quick: boolean }): Promise<Row[]> {

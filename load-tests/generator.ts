@@ -51,6 +51,11 @@ export class Start {
     this.go = new Promise((resolve) => { this.#open = resolve; });
   }
 
+  /** Connections that are not there yet. */
+  get missing(): number {
+    return this.#missing;
+  }
+
   ready(): void {
     if (--this.#missing === 0) this.#open(performance.now());
   }

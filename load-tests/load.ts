@@ -2,17 +2,24 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { compare } from './compare.js';
+import { fleetSoak } from './fleet-soak.js';
 import { judgePaths, renewBaseline } from './hot-paths.js';
 import { pageOf } from './report-page.js';
 import { say } from './report.js';
+import { scalingPage } from './scaling-page.js';
+import { scaling } from './scaling.js';
 import { k6Missing, k6Program, runScenario, scenarios, scenarioServer } from './scenario.js';
 
 /**
  * `npm run load -- report`: everything that is installed beside us in alternated rounds, as one HTML page and JSON.
  * `npm run load -- hot-paths`: what each path that every frame takes costs, against its baseline (load-tests/hot-paths.json); `--renew` writes that anew.
+ * `npm run load -- scaling`: how costs grow with devices, frames, a backlog and what is stored; exit 1 where one grows faster than it may.
+ * `npm run load -- fleet-soak`: our own generator for an hour at 70 % of the highest pace; exit 1 where anything grows or the books don't balance.
  * `npm run load -- SCENARIO`: devices and readers as k6 plays them; exit 1 where a threshold does not hold or the books don't balance.
  */
 const usage = `usage: npm run load -- report [--frames N] [--rounds N] [--seconds N] [--out DIR]
+       npm run load -- scaling [--quick] [--out DIR]
+       npm run load -- fleet-soak [--minutes N] [--share 0.7] [--pace SAMPLES_PER_S]
        npm run load -- ${scenarios.join('|')}|all [--devices N] [--seconds N]
        npm run load -- hot-paths [--renew [--rounds N]]
 `;
@@ -20,7 +27,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     frames: { type: 'string', default: '1000000' }, rounds: { type: 'string', default: '5' }, seconds: { type: 'string' }, out: { type: 'string', default: 'load-report' },
-    devices: { type: 'string', default: '50' }, renew: { type: 'boolean', default: false },
+    devices: { type: 'string', default: '50' }, minutes: { type: 'string', default: '60' }, share: { type: 'string', default: '0.7' }, pace: { type: 'string' }, quick: { type: 'boolean', default: false }, renew: { type: 'boolean', default: false },
   },
 });
 
@@ -33,6 +40,26 @@ function whole(name: string, text: string): number {
 function misused(what: string): never {
   process.stderr.write(`${what}\n${usage}`);
   process.exit(2);
+}
+
+function above0(name: string, text: string): number {
+  const value = Number(text);
+  if (!(value > 0 && value < Infinity)) misused(`--${name} is a number above 0`);
+  return value;
+}
+
+async function grown(): Promise<void> {
+  const found = await scaling(values.quick);
+  mkdirSync(values.out, { recursive: true });
+  writeFileSync(join(values.out, 'scaling.json'), `${JSON.stringify(found, null, 2)}\n`);
+  writeFileSync(join(values.out, 'scaling.html'), scalingPage(found));
+  process.stdout.write(`${join(values.out, 'scaling.html')}\n`);
+  if (!found.growths.every(({ slope, slopeMax }) => slope <= slopeMax)) process.exitCode = 1;
+}
+
+async function soak(): Promise<void> {
+  const held = await fleetSoak({ minutes: above0('minutes', values.minutes), share: above0('share', values.share), pace: values.pace === undefined ? null : above0('pace', values.pace) });
+  if (!held) process.exitCode = 1;
 }
 
 async function report(): Promise<void> {
@@ -71,6 +98,8 @@ const known = scenarios.find((name) => name === asked);
 if (more.length > 0) misused('one at a time');
 else if (asked === 'report') await report();
 else if (asked === 'hot-paths') await hotPaths();
+else if (asked === 'scaling') await grown();
+else if (asked === 'fleet-soak') await soak();
 else if (asked === 'all') await play(scenarios);
 else if (known !== undefined) await play([known]);
 else misused(asked === undefined ? 'what shall be run?' : 'there is no such scenario');

@@ -31,6 +31,11 @@ export class Probe {
     return this.#sightings.length;
   }
 
+  /** When each reading after the first was acked, and when it was first in an answer. */
+  get seen(): ReadonlyArray<Readonly<Sighting>> {
+    return this.#sightings.slice(1);
+  }
+
   /** Sends one reading and waits until it can be queried: the study's group is then past its k. */
   async warmUp(timeoutMs: number): Promise<void> {
     const end = performance.now() + timeoutMs;
@@ -45,7 +50,8 @@ export class Probe {
   start(everyMs: number): void {
     let looking = false;
     const look = (): void => {
-      if (looking) return;
+      // What has been seen is not asked for again: in an hour that is most of the time.
+      if (looking || !this.#sightings.some(({ ackedMs, seenMs }) => ackedMs > 0 && seenMs === 0)) return;
       looking = true;
       void this.#look().finally(() => { looking = false; });
     };

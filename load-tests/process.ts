@@ -10,6 +10,9 @@ export const peakMemoryMb = (pid: number): number => statusMb(pid, 'VmHWM');
 /** Resident memory of its own, now, without mapped files. */
 export const privateMemoryMb = (pid: number): number => statusMb(pid, 'RssAnon');
 
+/** Files and sockets that it has open. */
+export const openFiles = (pid: number): number => readdirSync(`/proc/${pid}/fd`).length;
+
 /** From here on the peak is counted anew: the start is then left out. */
 export const forgetPeak = (pid: number): void => writeFileSync(`/proc/${pid}/clear_refs`, '5');
 

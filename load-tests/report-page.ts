@@ -4,9 +4,17 @@ import type { Comparison, PeerResult } from './compare.js';
 import { thousands } from './report.js';
 import type { Spread } from './rounds.js';
 
-const escaped = (text: string): string => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;');
+export const escaped = (text: string): string => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;');
 const require = createRequire(import.meta.url);
-const asset = (name: string): string => readFileSync(require.resolve(`uplot/dist/${name}`), 'utf8');
+export const asset = (name: string): string => readFileSync(require.resolve(`uplot/dist/${name}`), 'utf8');
+
+/** Of every page of ours. */
+export const pageStyle = `:root { color-scheme: light dark; --line: #8884; --bar: #2a7fb8; --own: #1a9850; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0; } caption { text-align: left; font-weight: 600; padding: .5rem 0; }
+th, td { text-align: left; vertical-align: top; padding: .4rem .6rem; border-bottom: 1px solid var(--line); } td.n { text-align: right; font-variant-numeric: tabular-nums; }
+small { display: block; opacity: .7; } .scroll { overflow-x: auto; } .bar { display: block; height: .5rem; background: var(--bar); border-radius: 2px; } tr.own .bar { background: var(--own); }
+.u-legend { text-align: left; }`;
 
 const spread = (value: Spread | null, show: (one: number) => string): string => (value === null ? '–' : `<b>${show(value.median)}</b><small>${show(value.min)} … ${show(value.max)}</small>`);
 const twoPlaces = (value: number): string => `${(Math.floor(value * 100) / 100).toFixed(2)}×`;
@@ -18,12 +26,7 @@ export function pageOf(comparison: Comparison): string {
   return `<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>SPaMeR: load report</title>
 <style>${asset('uPlot.min.css')}
-:root { color-scheme: light dark; --line: #8884; --bar: #2a7fb8; --own: #1a9850; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0; } caption { text-align: left; font-weight: 600; padding: .5rem 0; }
-th, td { text-align: left; vertical-align: top; padding: .4rem .6rem; border-bottom: 1px solid var(--line); } td.n { text-align: right; font-variant-numeric: tabular-nums; }
-small { display: block; opacity: .7; } .scroll { overflow-x: auto; } .bar { display: block; height: .5rem; background: var(--bar); border-radius: 2px; } tr.own .bar { background: var(--own); }
-.u-legend { text-align: left; }</style>
+${pageStyle}</style>
 <h1>Load report</h1>
 <p>${escaped(at)} · commit ${escaped(commit)}<br>${escaped(machine.cpu)}, ${machine.cores} cores, ${machine.memoryGb} GB, Linux ${escaped(machine.kernel)}, Node ${escaped(machine.node)}.
 The program, the generator and the peer share the cores.</p>

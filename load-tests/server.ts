@@ -29,6 +29,8 @@ export interface FreshOptions {
   readonly dir?: string;
   /** Settings beside the defaults. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Without it any free one, another at each start. */
+  readonly ingestPort?: number;
 }
 
 export async function fresh(options: FreshOptions = {}): Promise<Fresh> {
@@ -36,7 +38,7 @@ export async function fresh(options: FreshOptions = {}): Promise<Fresh> {
 }
 
 async function startedOn(dir: string, options: FreshOptions): Promise<Fresh> {
-  const program = await startProgram(dir, { env: { ...options.env, SPAMER_LOG_LEVEL: 'error', ...(process.env['BENCH_NODE_OPTIONS'] === undefined ? {} : { NODE_OPTIONS: process.env['BENCH_NODE_OPTIONS'] }) } });
+  const program = await startProgram(dir, { ...(options.ingestPort === undefined ? {} : { ingestPort: options.ingestPort }), env: { ...options.env, SPAMER_LOG_LEVEL: 'error', ...(process.env['BENCH_NODE_OPTIONS'] === undefined ? {} : { NODE_OPTIONS: process.env['BENCH_NODE_OPTIONS'] }) } });
   return {
     server: api(program, dir),
     ingest: program.ingest,

@@ -8,7 +8,7 @@ import { enrol, fresh, settle, tokenOf, type Device, type Fresh } from './server
 const devices = 100;
 const samplesPerFrame = 250;
 const framesPerMessage = 4;
-const policy = { id: 'bench', title: 'bench', claim: 'expert', signals: [ecgLeadII, heartRate], waveforms: true, dates: { rule: 'relative' }, attributes: [{}], k: 5, minCell: 11 };
+export const benchPolicy = { id: 'bench', title: 'bench', claim: 'expert', signals: [ecgLeadII, heartRate], waveforms: true, dates: { rule: 'relative' }, attributes: [{}], k: 5, minCell: 11 };
 
 /** Paces that are tried, in samples/s, and for how long. */
 const climb = [600_000, 800_000, 1_000_000, 1_250_000, 1_500_000, 2_000_000];
@@ -18,14 +18,20 @@ const holds = ({ ackedPerS, p99Ms }: Way, samplesPerS: number): boolean => acked
 
 /** The whole way at the highest pace that a short trial holds, each trial with a server of its own. */
 export async function wholeWayAtBest(seconds: number): Promise<Row[]> {
+  const best = await highestPace();
+  say(` for ${seconds} s at ${thousands(best)} samples/s`);
+  return (await wholeWay({ samplesPerS: best, seconds })).rows;
+}
+
+/** In samples/s, of those that are tried. */
+export async function highestPace(): Promise<number> {
   let [best] = climb as [number, ...number[]];
   for (const samplesPerS of climb) {
     say(` trial at ${thousands(samplesPerS)} samples/s`);
     if (!holds(await wholeWay({ samplesPerS, seconds: trialSeconds }), samplesPerS)) break;
     best = samplesPerS;
   }
-  say(` for ${seconds} s at ${thousands(best)} samples/s`);
-  return (await wholeWay({ samplesPerS: best, seconds })).rows;
+  return best;
 }
 
 export interface Way {
@@ -40,7 +46,7 @@ export interface Pace { readonly samplesPerS: number; readonly seconds: number }
 export async function wholeWay({ samplesPerS, seconds }: Pace): Promise<Way> {
   const run = await fresh();
   try {
-    await run.server.post('/v1/studies', { policy: JSON.stringify(policy) });
+    await run.server.post('/v1/studies', { policy: JSON.stringify(benchPolicy) });
     const [probing, ...enrolled] = await enrol(run.server, devices + 1, 'bench');
     const { token } = await run.server.post<{ token: string }>('/v1/tokens', { role: 'researcher', subject: 'bench', expiresInS: 3600, studies: ['bench'] });
     const probe = await Probe.open(run.ingest, tokenOf(probing as Device), run.server.as(token));
