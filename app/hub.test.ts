@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { SpamerError } from '../core/errors.js';
 import { silentJournal } from '../core/journal.js';
 import type { DeviceId } from '../core/ids.js';
 import { limits } from '../core/limits.js';
 import { until } from '../tests/program.js';
+import type { AuditEntry, Auditor } from '../security/audit.js';
 import type { ClusterApi, NodeAbout, NodeApi, SharedRole } from './cluster.js';
 import { Hub } from './hub.js';
 import { Link } from './link.js';
@@ -55,9 +57,9 @@ class FakeNode {
   }
 }
 
-async function hubOf(t: TestContext, port = 0): Promise<Hub> {
+async function hubOf(t: TestContext, port = 0, audit: Auditor = { record: async () => undefined }): Promise<Hub> {
   const keeper: Keeper = { key: async () => 'the key' };
-  const hub = await Hub.start({ address: { host: '127.0.0.1', port }, secret, deployment: { log: 'log', stores: 'stores' }, partitions: 4, shares, services: { custodian: keeper }, journal: silentJournal });
+  const hub = await Hub.start({ address: { host: '127.0.0.1', port }, secret, deployment: { log: 'log', stores: 'stores' }, partitions: 4, shares, services: { custodian: keeper }, audit, journal: silentJournal });
   t.after(() => hub.stop());
   return hub;
 }
@@ -126,6 +128,23 @@ test('settings that must be alike are compared when a process comes', async (t) 
   await assert.rejects(new FakeNode('other').join(hub.port, { shares: 2 }), { code: 'config_invalid', where: 'log_shares' });
   await assert.rejects(new FakeNode('other').join(hub.port, { partitions: 8 }), { code: 'config_invalid', where: 'log_partitions' });
   assert.equal(hub.size, 0);
+});
+
+test('[DENY] who joins is an entry of the audit first: without one nothing is served', async (t) => {
+  const entries: AuditEntry[] = [];
+  let full = false;
+  const hub = await hubOf(t, 0, {
+    record: async (entry) => {
+      if (full) throw new SpamerError('audit_failed', 'no room');
+      entries.push(entry);
+    },
+  });
+  const first = await joined(t, 'first', hub);
+  await first.link.tell();
+  assert.deepEqual(entries.map(({ action, resource, context }) => [action, resource?.id, context['roles']]), [['process.join', 'first', 'ingest,sinks']]);
+  full = true;
+  await assert.rejects(new FakeNode('second').join(hub.port), { code: 'audit_failed' });
+  assert.equal(hub.size, 1);
 });
 
 async function endWithoutAWord({ link }: FakeNode): Promise<void> {

@@ -6,6 +6,7 @@ import { isShared, sharedRoles, type ClusterApi, type Deployment, type NodeAbout
 import { listenForLines, type LineAddress, type LineServer, type LineSocket } from './line-socket.js';
 import { connect, serve, type Remote } from './rpc.js';
 import { planShares } from './share-plan.js';
+import type { AuditEntry, Auditor } from '../security/audit.js';
 import type { CommandAnswer } from '../ingest/commands.js';
 import type { ConnectedDevice } from '../ingest/server.js';
 import type { Buried, BuriedState, Tombstone } from '../sinks/tombstones.js';
@@ -18,6 +19,8 @@ export interface HubParts {
   readonly shares: number;
   /** What is served to every process, by the name of its line. */
   readonly services: Readonly<Record<string, object>>;
+  /** Who joins, and may then ask for keys, is an entry first [DENY]. */
+  readonly audit: Auditor;
   readonly journal: Journal;
 }
 
@@ -121,12 +124,15 @@ export class Hub {
   }
 
   #met(line: LineSocket): void {
-    for (const [name, service] of Object.entries(this.#parts.services)) serve(line.port(name), service);
     const { api } = connect<NodeApi>(line.port('node'));
     let member: Member | undefined;
     const cluster: ClusterApi = {
       join: async (about) => {
         this.#check(about);
+        if (member === undefined) {
+          await this.#parts.audit.record(joinEntry(about));
+          for (const [name, service] of Object.entries(this.#parts.services)) serve(line.port(name), service);
+        }
         member = this.#join(about, api, line);
         return this.#parts.deployment;
       },
@@ -272,6 +278,8 @@ export class Hub {
     throw new SpamerError('unreachable', 'the device is not connected');
   }
 }
+
+const joinEntry = ({ id, roles }: NodeAbout): AuditEntry => ({ action: 'process.join', outcome: 'done', actor: { kind: 'system', id: 'hub' }, resource: { kind: 'process', id }, patient: null, context: { roles: roles.join(',') } });
 
 /** @throws SpamerError `unreachable` when it takes longer. */
 async function within<Answer>(asked: Promise<Answer>, ms: number): Promise<Answer> {

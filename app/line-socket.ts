@@ -24,6 +24,12 @@ export interface LineAddress {
   readonly port: number;
 }
 
+/** Of `host:port`, as the configuration checks it. */
+export function lineAddress(text: string): LineAddress {
+  const colon = text.lastIndexOf(':');
+  return { host: text.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(text.slice(colon + 1)) };
+}
+
 const keyOf = (secret: string): Buffer => Buffer.from(hkdfSync('sha256', secret, Buffer.alloc(0), 'spamer line v1', 32));
 
 /** One connection. What is sent to a side that does not read, and what it sends, are bounded; a silent one is cut off. */

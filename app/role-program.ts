@@ -26,7 +26,7 @@ import { peopleOf } from './first-admin.js';
 import { Hub } from './hub.js';
 import { startIngest } from './ingest.js';
 import { vaultOf } from './keys.js';
-import type { LineAddress } from './line-socket.js';
+import { lineAddress, type LineAddress } from './line-socket.js';
 import { Link } from './link.js';
 import { folderOf, openProgramLog, openSharedLog, type OpenedLog, type ProgramLog } from './log.js';
 import { folderName } from './log-owner.js';
@@ -143,7 +143,7 @@ async function startRegistry({ config, secret, journal, lifecycle, onDeath, onLo
     people: new Proxy(people, { get: (own, name) => (name === 'signIn' ? signIn : Reflect.get(own, name)) as unknown }),
   };
   const deployment = { log: folderName(folderOf(config)), stores: logName(join(config.data_dir, 'stores')) };
-  const started = await lifecycle.start(() => Hub.start({ address: { host: config.line_host, port: config.line_port }, secret, deployment, partitions: config.log_partitions, shares: config.log_shares, services, journal }));
+  const started = await lifecycle.start(() => Hub.start({ address: { host: config.line_host, port: config.line_port }, secret, deployment, partitions: config.log_partitions, shares: config.log_shares, services, audit: audit.trail, journal }));
   listening.hub = started;
   void eraser.resume();
   await lifecycle.start(() => ({ name: 'eraser', stop: () => eraser.stop() }));
@@ -161,7 +161,7 @@ interface NodeRole {
 async function startNode(context: Context, roles: readonly RoleName[], registry: RegistryRole | null): Promise<NodeRole> {
   const { config, secret, journal, lifecycle, onDeath, onLost } = context;
   const node = new Node(config, roles, onDeath);
-  const to: LineAddress = registry === null ? addressOf(config.line_to ?? '') : { host: config.line_host, port: registry.hub.port };
+  const to: LineAddress = registry === null ? lineAddress(config.line_to ?? '') : { host: config.line_host, port: registry.hub.port };
   const link = await lifecycle.start(() => Link.join({ to, secret, about: () => node.about, node, journal, onJoined: () => node.readAnew(), onLost: () => node.cutOff() }, joinMs));
   const { log, ports } = registry?.opened ?? (await openShared(context, link.deployment.log, onLost));
   const custodian = link.api<Custodian>('custodian');
@@ -255,10 +255,4 @@ async function serveProbes({ config, lifecycle, certificates, journal }: Context
     readiness: () => readiness(own, reports, rest, { parts: wanted, also: () => (joined === undefined ? {} : { line: joined() }) }),
   }, certificates.http?.certificate.servers);
   return (await lifecycle.start(() => listen(probes, config))).url;
-}
-
-/** `host:port`, checked by the configuration. */
-function addressOf(text: string): LineAddress {
-  const colon = text.lastIndexOf(':');
-  return { host: text.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(text.slice(colon + 1)) };
 }

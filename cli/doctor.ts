@@ -22,7 +22,7 @@ export function doctor(): Command {
   return command('doctor', 'Check configuration, disk, clock, ports and native parts, and say what to do.', ['spamer doctor', 'spamer doctor --json'])
     .action(action<CommonOptions>('doctor', async ({ output, config }) => {
       const settings = config();
-      const findings = [nodeVersion(), ...(await nativeParts()), dataFolder(settings), disk(settings), keyFileRights(settings), clock(), openFiles(settings), ...certificates(settings), ...(await checkRegistryServer(settings)), ...(await log(settings)), ...(await schemas(settings)), ...(await checkStoresServer(settings)), ...(await checkIssuer(settings)), ...(await ports(settings))];
+      const findings = [nodeVersion(), ...(await nativeParts()), dataFolder(settings), disk(settings), keyFileRights(settings), clock(), openFiles(settings), ...certificates(settings), ...(await checkRegistryServer(settings)), ...(await log(settings)), ...(await schemas(settings)), ...(await lineTo(settings)), ...(await checkStoresServer(settings)), ...(await checkIssuer(settings)), ...(await ports(settings))];
       const good = findings.every((finding) => finding.good);
       output.answer({ good, findings, config: redacted(settings) }, () => {
         for (const { check, good: fine, found, remedy } of findings) output.say(`${fine ? 'ok  ' : 'FAIL'} ${check}: ${found}${fine || remedy === undefined ? '' : `\n     → ${remedy}`}`);
@@ -98,6 +98,19 @@ async function log(config: Config): Promise<Finding[]> {
 }
 
 /** As `topics apply --check` asks; nothing is registered. */
+/** Of a process without the role registry: whether the one that has it answers, and knows the secret. */
+async function lineTo({ line_to: to, line_secret: secret }: Config): Promise<Finding[]> {
+  if (to === undefined || secret === undefined) return [];
+  const { dialLine, lineAddress } = await import('../app/line-socket.js');
+  try {
+    (await dialLine(lineAddress(to), secret)).close();
+    return [{ check: 'line_to', good: true, found: 'the process with the role registry answers, and has the same secret' }];
+  } catch (error) {
+    const { message, remedy } = toSpamerError(error, 'internal', 'the process with the role registry can\'t be asked');
+    return [{ check: 'line_to', good: false, found: message, remedy }];
+  }
+}
+
 async function schemas(config: Config): Promise<Finding[]> {
   const check = 'schema_registry_url';
   try {

@@ -1,6 +1,7 @@
 import { existsSync, renameSync, writeFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
+import { SpamerError } from '../core/errors.js';
 import { exitNow } from '../core/exit.js';
 import { openJournal } from '../core/journal.js';
 import { stopOnSignals } from '../core/lifecycle.js';
@@ -51,6 +52,7 @@ export function demo(): Command {
   return withRunOptions(command('demo', 'Run the pipeline with a ward of 12 demo patients and the page.', ['spamer demo', 'npm start']))
     .action(action<RunOptions>('demo', async (context, options) => {
       const config = context.config(overrides(options));
+      if (config.roles !== undefined) throw new SpamerError('config_invalid', 'the demo is one process that does everything', { where: 'roles' });
       const { startWard } = await import('./ward.js');
       const program = await begin(config, true);
       const ward = await startWard(program, config).catch(async (error: unknown) => {

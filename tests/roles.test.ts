@@ -16,8 +16,8 @@ const skip = missing === null || demanded('kafka') ? false : missing;
 const kills = Math.ceil(Number(process.env['SPAMER_KILLS'] ?? 2) * 1.5);
 const seed = Number(process.env['SPAMER_SEED'] ?? Math.floor(Math.random() * 1e9));
 const doors = ['ingest', 'ingest-2'] as const;
-/** By name: the roles. `sinks-2` stands by. */
-const processes = new Map([['registry', 'registry'], ['ingest', 'ingest'], ['ingest-2', 'ingest'], ['processors', 'processors'], ['processors-2', 'processors'], ['sinks', 'sinks'], ['sinks-2', 'sinks'], ['query', 'query']]);
+/** By name: the roles, in some mixes. Of two with the sinks one stands by. */
+const processes = new Map([['registry', 'registry,sinks'], ['ingest', 'ingest'], ['ingest-2', 'ingest,processors'], ['processors', 'processors'], ['sinks', 'sinks'], ['query', 'query']]);
 let deployment: Deployment;
 
 /** A device's socket that says what it hears, as it comes. */
@@ -262,6 +262,12 @@ describe('the program as several processes on Kafka, ClickHouse and PostgreSQL',
     assert.match(shares[1], /another number of shares \(log_shares\)/);
     assert.match(partitions[1], /another number of partitions \(log_partitions\)/);
     assert.match(prefix[1], /roles: need kafka_brokers/);
+    const doctor = async (env: Record<string, string>): Promise<{ good: boolean; found: string } | undefined> => {
+      const { out } = await cli(folder.dir, ['doctor', '--json'], { ...deployment.environmentOf('processors'), ...env });
+      return (JSON.parse(out) as { findings: Array<{ check: string; good: boolean; found: string }> }).findings.find(({ check }) => check === 'line_to');
+    };
+    const [known, stranger] = await Promise.all([doctor({}), doctor({ SPAMER_LINE_SECRET: 'another-secret-of-thirty-two-characters' })]);
+    assert.deepEqual([known?.good, stranger?.good], [true, false], JSON.stringify([known, stranger]));
     await deployment.of('registry').stop();
     // The topics of one share beside those of two: what the log was begun with is what counts.
     const alone = { ...deployment.environmentOf('registry'), SPAMER_LOG_SHARES: '1' };
