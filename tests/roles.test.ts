@@ -13,7 +13,7 @@ import { enrolPatient, readRecord, reconcile, type Enrolled } from './record.js'
 
 const missing = deploymentMissing();
 const skip = missing === null || demanded('kafka') ? false : missing;
-const kills = Math.ceil(Number(process.env['SPAMER_KILLS'] ?? 2) * 1.5);
+const kills = 2 * Number(process.env['SPAMER_KILLS'] ?? 2);
 const seed = Number(process.env['SPAMER_SEED'] ?? Math.floor(Math.random() * 1e9));
 const doors = ['ingest', 'ingest-2'] as const;
 /** By name: the roles, in some mixes. Of two with the sinks one stands by. */
