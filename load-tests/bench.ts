@@ -9,6 +9,7 @@ import { latencyRows } from './latency.js';
 import { oneDevice, thousandDevices } from './parts.js';
 import { replay } from './replay.js';
 import { printed, reached, say, type Row } from './report.js';
+import { scale } from './scale.js';
 import { securityCosts } from './security.bench.js';
 import { start } from './start.js';
 import { ward } from './ward.js';
@@ -16,7 +17,7 @@ import { wholeWay, wholeWayAtBest } from './whole-way.js';
 
 /**
  * `npm run bench -- [PART…]` (one-device, thousand-devices, whole-way, fifty-connections, latency, ward, tls, bytes, aggregate, connections,
- * replay, start, security, engines-insert): speed as ratios against a
+ * replay, start, security, engines-insert, scale): speed as ratios against a
  * named peer or limit in the same run, all guarantees on. A part counts what is stored before it prints a speed. `--quick` sends a tenth; `--json` prints one value; exit 1 below what is needed.
  */
 const { values, positionals } = parseArgs({
@@ -41,6 +42,7 @@ const parts: Readonly<Record<string, () => Promise<Row[]>>> = {
   'start': () => start(values.quick, values.size === undefined ? null : Number(values.size)),
   'security': () => securityCosts(values.quick),
   'engines-insert': () => engineInserts(values.quick),
+  'scale': () => scale({ samplesPerS: Number(values.pace ?? 128_000), seconds: Number(values.seconds ?? (values.quick ? 6 : 20)) }),
 };
 const unknown = positionals.filter((name) => !(name in parts));
 if (unknown.length > 0) throw new RangeError(`no such part: ${unknown.join(', ')}; there are ${Object.keys(parts).join(', ')}`);

@@ -16,6 +16,44 @@ export const openFiles = (pid: number): number => readdirSync(`/proc/${pid}/fd`)
 /** From here on the peak is counted anew: the start is then left out. */
 export const forgetPeak = (pid: number): void => writeFileSync(`/proc/${pid}/clear_refs`, '5');
 
+/** Resident memory now, mapped files included, of a process and of all that it started; what several of them share is counted for each. */
+export const treeMemoryMb = (pid: number): number => treeOf(pid).reduce((sum, one) => sum + Number(/VmRSS:\s+(\d+)/.exec(toldOf(one, 'status'))?.[1] ?? 0) / 1024, 0);
+
+/** CPU seconds so far of a process and of all that it started, threads and waited-for children that have ended included. */
+export function treeSeconds(pid: number): number {
+  return treeOf(pid).reduce((sum, one) => {
+    const stat = toldOf(one, 'stat');
+    // utime, stime, and the same of children that have ended: fields 14 to 17.
+    return sum + stat.slice(stat.lastIndexOf(')') + 2).split(' ').slice(11, 15).reduce((ticks, field) => ticks + Number(field), 0) / ticksPerS;
+  }, 0);
+}
+
+/** A file of a process's, empty when it has ended by now: its time is with its parent then. */
+function toldOf(pid: number, file: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+function treeOf(pid: number): number[] {
+  return [pid, ...childrenOf(pid).flatMap(treeOf)];
+}
+
+/** Processes that any thread of this one started and that still run. */
+export function childrenOf(pid: number): number[] {
+  try {
+    return readdirSync(`/proc/${pid}/task`).flatMap((thread) => toldOf(pid, `task/${thread}/children`).split(' ').filter((child) => child.trim() !== '').map(Number));
+  } catch {
+    // It has ended by now.
+    return [];
+  }
+}
+
+/** How a process was called, word by word. */
+export const commandOf = (pid: number): readonly string[] => readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+
 export interface ThreadSeconds { readonly thread: number; readonly user: number; readonly system: number }
 
 const ticksPerS = 100;

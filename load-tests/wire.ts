@@ -8,6 +8,8 @@ import { connect as connectTls } from 'node:tls';
  */
 export interface RawConnection {
   readonly socket: Socket;
+  /** Where it was let in: where it knocked, or where it was sent. */
+  readonly url: string;
   /** Called with each message of the server; the buffer is only valid during the call. */
   onMessage: (message: Buffer) => void;
   onClose: () => void;
@@ -27,16 +29,32 @@ export function framed(payload: Uint8Array): Buffer {
   return out;
 }
 
+/** Sent from one place to another so often in a row, at most. */
+const hopsMax = 3;
+
 /**
+ * Goes where it is sent (`307`): the token is not used up by then.
+ *
  * @param authority PEM of the certificate that a `wss:` address must show
  * @param localAddress where it connects from: one address has some 28,000 ports for one server
  */
-export function openRaw(url: string, token: string, authority?: Buffer, localAddress?: string): Promise<RawConnection> {
+export async function openRaw(url: string, token: string, authority?: Buffer, localAddress?: string): Promise<RawConnection> {
+  let at = url;
+  for (let hops = 0; hops <= hopsMax; hops++) {
+    const answer = await knock(at, token, authority, localAddress);
+    if (typeof answer !== 'string') return answer;
+    at = answer;
+  }
+  throw new RangeError(`sent on more than ${hopsMax} times`);
+}
+
+/** A connection, or the address to which it is sent. */
+function knock(url: string, token: string, authority?: Buffer, localAddress?: string): Promise<RawConnection | string> {
   const { protocol, hostname, port, pathname } = new URL(url);
   return new Promise((resolve, reject) => {
     const socket = protocol === 'wss:' ? connectTls({ host: hostname, port: Number(port), ca: authority }) : connect({ host: hostname, port: Number(port), noDelay: true, ...(localAddress === undefined ? {} : { localAddress }) });
     if (protocol === 'wss:') socket.setNoDelay(true);
-    const connection: RawConnection = { socket, onMessage: () => undefined, onClose: () => undefined, end: () => socket.destroy() };
+    const connection: RawConnection = { socket, url, onMessage: () => undefined, onClose: () => undefined, end: () => socket.destroy() };
     let pending: Buffer = Buffer.alloc(0);
     let upgraded = false;
     socket.once(protocol === 'wss:' ? 'secureConnect' : 'connect', () => {
@@ -50,6 +68,8 @@ export function openRaw(url: string, token: string, authority?: Buffer, localAdd
         if (end < 0) return;
         if (!pending.toString('latin1', 0, 12).includes('101')) {
           socket.destroy();
+          const elsewhere = /^HTTP\/1\.1 307 [^]*?\r\nlocation: *(\S+)\r\n/i.exec(pending.toString('latin1', 0, end + 2))?.[1];
+          if (elsewhere !== undefined) return resolve(elsewhere);
           return reject(new RangeError(`upgrade refused: ${pending.toString('latin1', 0, pending.indexOf('\r\n'))}`));
         }
         upgraded = true;
