@@ -1,4 +1,4 @@
-# One process with every role, as `spamer run` is. No secret goes into an image: `.dockerignore` keeps them out of the build.
+# One process, with every role or with those that SPAMER_ROLES names. No secret goes into an image: `.dockerignore` keeps them out of the build.
 FROM node:20.20.2-bookworm-slim AS build
 WORKDIR /build
 COPY package.json package-lock.json .npmrc ./

@@ -32,7 +32,7 @@ export function prepareCompose({ dir, brokers }: ComposeFolder): readonly Made[]
   chmodSync(folder, 0o700);
   if (owner !== null) chownSync(folder, owner.uid, owner.gid);
   const secret = (name: string, text: () => string): Made => makeSecret(join(folder, name), text, owner);
-  const made = ['passphrase', 'clickhouse_password', 'clickhouse_read_password', 'postgresql_password'].map((name) => secret(name, password));
+  const made = ['passphrase', 'line_secret', 'clickhouse_password', 'clickhouse_read_password', 'postgresql_password'].map((name) => secret(name, password));
   const url = secret('registry_url', () => `postgres://spamer:${readFileSync(join(folder, 'postgresql_password'), 'utf8')}@postgresql/spamer`);
   return [...made, url, makeEnvironment(join(dir, '.env'), environmentOf(brokers, owner ?? idsOf(folder)))];
 }
@@ -46,6 +46,9 @@ const idsOf = (path: string): typeof imageUser => {
   const { uid, gid } = statSync(path);
   return { uid, gid };
 };
+
+/** Into which a new log is shared out, for ever: so many processes of a role may work at once on one host. A log from before has one, and its .env no word of it. */
+const shares = 4;
 
 /** 256 bits, in characters that need no escape in an address, a shell or YAML. */
 const password = (): string => randomBytes(32).toString('base64url');
@@ -81,5 +84,6 @@ function environmentOf(brokers: 1 | 3, { uid, gid }: typeof imageUser): Readonly
     KAFKA_REPLICAS: String(brokers),
     KAFKA_MIN_IN_SYNC_REPLICAS: brokers === 3 ? '2' : '1',
     ACK_FROM_ONE_REPLICA: String(brokers === 1),
+    LOG_SHARES: String(shares),
   };
 }

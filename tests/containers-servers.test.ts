@@ -19,7 +19,7 @@ const skip = missing === null || (['clickhouse', 'postgresql'] as const).every(d
 const root = fileURLToPath(new URL('../../', import.meta.url));
 
 interface Service { readonly environment: Readonly<Record<string, string>>; readonly command: readonly string[] }
-const { services } = parse(readFileSync(join(root, 'compose.yaml'), 'utf8'), { merge: true }) as { services: Readonly<Record<'spamer' | 'postgresql', Service>> };
+const { services } = parse(readFileSync(join(root, 'compose.yaml'), 'utf8'), { merge: true }) as { services: Readonly<Record<'registry' | 'query' | 'postgresql', Service>> };
 
 /** A folder like the repository's, after `spamer init --compose` there. */
 async function prepared(t: TestContext): Promise<string> {
@@ -35,13 +35,13 @@ const secretOf = (dir: string, name: string): string => readFileSync(join(dir, '
 
 test('init makes each secret once, for its owner only, and keeps what is there', async (t) => {
   const dir = await prepared(t);
-  const names = ['passphrase', 'clickhouse_password', 'clickhouse_read_password', 'postgresql_password', 'registry_url'];
+  const names = ['passphrase', 'line_secret', 'clickhouse_password', 'clickhouse_read_password', 'postgresql_password', 'registry_url'];
   const texts = names.map((name) => secretOf(dir, name));
   assert.equal(new Set(texts).size, names.length);
   for (const name of names) assert.equal(statSync(join(dir, 'secrets', name)).mode & 0o777, 0o600, name);
   assert.equal(statSync(join(dir, 'secrets')).mode & 0o777, 0o700);
-  assert.ok(texts.slice(0, 4).every((text) => /^[\w-]{43}$/.test(text)));
-  assert.equal(texts[4], `postgres://spamer:${texts[3] ?? ''}@postgresql/spamer`);
+  assert.ok(texts.slice(0, 5).every((text) => /^[\w-]{43}$/.test(text)));
+  assert.equal(texts[5], `postgres://spamer:${texts[4] ?? ''}@postgresql/spamer`);
   const [ownerOfFiles] = [statSync(join(dir, 'secrets', 'passphrase'))];
   const environment = readFileSync(join(dir, '.env'), 'utf8');
   assert.match(environment, new RegExp(`^SECRETS_OWNER=${ownerOfFiles.uid}:${ownerOfFiles.gid}$`, 'm'));
@@ -105,9 +105,9 @@ test('[ONCE] [LEDGER] what compose.yaml gives the program is what it needs: with
   const dir = await prepared(t);
   const [url, clickhouse] = await Promise.all([registry(t, dir), stores(t, dir)]);
   writeFileSync(join(dir, 'secrets', 'registry_url'), url);
-  const given = Object.entries(services.spamer.environment).map(([name, value]) => [name, value.replace(/^\/run\/secrets\//, join(dir, 'secrets/'))]);
-  // All but the log: its settings are those of the tests on Kafka.
-  const env = { ...(Object.fromEntries(given.filter(([name]) => !/KAFKA|SCHEMA_REGISTRY/.test(String(name)))) as Record<string, string>), SPAMER_CLICKHOUSE_URL: clickhouse.url, SPAMER_HTTP_HOST: '127.0.0.1', SPAMER_INGEST_HOST: '127.0.0.1', SPAMER_DANGEROUSLY_ACK_FROM_ONE_REPLICA: 'true' };
+  const given = Object.entries({ ...services.query.environment, ...services.registry.environment }).map(([name, value]) => [name, value.replace(/^\/run\/secrets\//, join(dir, 'secrets/'))]);
+  // All but the log and the roles, which rest on it: their settings are those of the tests on Kafka.
+  const env = { ...(Object.fromEntries(given.filter(([name]) => !/KAFKA|LOG_SHARES|ROLES|LINE_|SPAMER_URL/.test(String(name)))) as Record<string, string>), SPAMER_CLICKHOUSE_URL: clickhouse.url, SPAMER_HTTP_HOST: '127.0.0.1', SPAMER_INGEST_HOST: '127.0.0.1', SPAMER_DANGEROUSLY_ACK_FROM_ONE_REPLICA: 'true' };
 
   const ward = await KilledWard.start(t, 'containers-ward', 7, 20, env);
   await ward.send();

@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { ClickHouse, clickHouseMissing } from './clickhouse.js';
 import { kafkaMissing, startKafka, type KafkaServers } from './kafka.js';
 import { Postgresql, postgresqlMissing } from './postgresql.js';
@@ -69,7 +70,10 @@ export class Deployment {
     const has = known?.roles ?? roles ?? name;
     const ports = known?.ports ?? { httpPort: await freePort(), ingestPort: await freePort() };
     if (known === undefined) this.#members.set(name, { roles: has, ports, program: null });
-    this.#members.set(name, { roles: has, ports, program: spawnProgram(this.folder, { ...ports, env: { ...this.environmentOf(name), ...env } }) });
+    const environment = { ...this.environmentOf(name), ...env };
+    // Only who has the keys, the API or everything needs a data folder; below a file there can be none.
+    const keeps = /^$|registry|query/.test(environment['SPAMER_ROLES'] ?? '');
+    this.#members.set(name, { roles: has, ports, program: spawnProgram(keeps ? this.folder : join(process.execPath, 'none'), { ...ports, env: environment }) });
   }
 
   async discard(): Promise<void> {

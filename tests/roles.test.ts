@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { WebSocket } from 'ws';
 import { signDeviceToken } from '../device-emulator/key.js';
 import { randomOf } from '../device-emulator/random.js';
@@ -113,6 +115,12 @@ describe('the program as several processes on Kafka, ClickHouse and PostgreSQL',
     }
     const { answer } = await deployment.probe<{ parts: Record<string, boolean> }>('processors', '/readyz');
     assert.deepEqual(answer.parts, { log: true, anonymize: true, record: true, line: true });
+    // As a container checks itself: a process without the API notes nowhere where it listens.
+    const { port } = new URL((await deployment.of('processors').ready).http);
+    for (const [roles, status] of [['processors', 0], ['query', 1]] as const) {
+      const { status: found, stderr } = spawnSync(process.execPath, [fileURLToPath(new URL('../../deploy/healthy.mjs', import.meta.url)), '/readyz'], { encoding: 'utf8', env: { SPAMER_ROLES: roles, SPAMER_HTTP_PORT: port, SPAMER_DATA_DIR: '/nowhere' } });
+      assert.equal(found, status, stderr);
+    }
     const [elsewhere, there] = await Promise.all(['ingest', 'query'].map((name) => deployment.probe(name, '/v1/status').catch(() => ({ status: 0 }))));
     assert.deepEqual([elsewhere?.status, there?.status], [404, 401]);
   });
