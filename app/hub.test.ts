@@ -28,6 +28,10 @@ class FakeNode {
   lost = 0;
   /** Answers nothing any more. */
   stuck = false;
+  /** How long it takes to give a share back. */
+  releaseMs = 0;
+  /** It can't read anew what may have changed. */
+  blind = false;
   link!: Link;
   readonly #id: string;
 
@@ -42,7 +46,10 @@ class FakeNode {
   async join(port: number, change: Partial<NodeAbout> = {}): Promise<this> {
     const node = {
       take: async (role: SharedRole, share: number) => void this.held[role].add(share),
-      release: async (role: SharedRole, share: number) => void this.held[role].delete(share),
+      release: async (role: SharedRole, share: number) => {
+        await sleep(this.releaseMs);
+        this.held[role].delete(share);
+      },
       placed: async (urls: ReadonlyArray<string | null>) => { this.urls = urls; },
       refresh: (of: DeviceId) => {
         if (this.stuck) return new Promise<void>(() => undefined);
@@ -51,7 +58,10 @@ class FakeNode {
       },
       report: () => Promise.reject(new Error('not asked for')),
     } as unknown as NodeApi;
-    const onJoined = async (): Promise<void> => void (this.joins += 1);
+    const onJoined = async (): Promise<void> => {
+      if (this.blind) throw new SpamerError('unreachable', 'the registry does not answer');
+      this.joins += 1;
+    };
     this.link = await Link.join({ to: { host: '127.0.0.1', port }, secret, about: () => ({ ...this.about, ...change }), node, journal: silentJournal, onJoined, onLost: () => { this.lost += 1; } }, 1000);
     return this;
   }
@@ -121,6 +131,35 @@ test('a process whose line is cut keeps its shares for a moment, finds the line 
   await endWithoutAWord(second);
   await until('all shares with the first', async () => all(first).length === shares);
   assert.ok(again.size === 1);
+});
+
+test('a process that leaves is told of changes until it has given everything back, and nobody gets a share before', { timeout: 60_000 }, async (t) => {
+  const hub = await hubOf(t);
+  const [first, second] = [await joined(t, 'first', hub), await joined(t, 'second', hub)];
+  await until('shares', async () => all(first, second).length === shares && second.held.ingest.size === 2);
+  first.releaseMs = 2500;
+  const left = first.link.leave();
+  const ended = new AbortController();
+  void left.finally(() => ended.abort());
+  while (!ended.signal.aborted) {
+    assert.equal(new Set(all(first, second)).size, all(first, second).length, 'no share is with both');
+    await sleep(20);
+    if (first.refreshed.length === 0) await hub.refresh(device);
+  }
+  assert.deepEqual([first.refreshed, all(first), all(second)], [[device], [], [0, 1, 2, 3]]);
+});
+
+test('[DENY] a process that finds the line again but cannot read anew what has changed counts as cut off', { timeout: 60_000 }, async (t) => {
+  const hub = await hubOf(t);
+  const node = await joined(t, 'first', hub);
+  const { port } = hub;
+  node.blind = true;
+  await hub.stop();
+  await hubOf(t, port);
+  await until('it to be told that it is lost', async () => node.lost === 1, limits.lineLostMs + 5000);
+  node.blind = false;
+  await until('it to be back', async () => node.joins === 2);
+  assert.equal(node.lost, 1);
 });
 
 test('settings that must be alike are compared when a process comes', async (t) => {

@@ -182,13 +182,15 @@ export class Hub {
     return held;
   }
 
+  /** In the turn of the rounds: nobody gets a share before it was given back. Until then it is told of changes as everybody. */
   async #leave(member: Member): Promise<void> {
-    if (this.#members.get(member.about.id) !== member) return;
-    this.#members.delete(member.about.id);
-    this.#placesOwed = true;
-    await Promise.all([...member.held].flatMap(([role, shares]) => [...shares].map((share) => within(member.api.release(role, share), limits.lineShareMs).catch(() => undefined))));
-    member.held.clear();
-    await this.#share();
+    await this.#inTurn(async () => {
+      if (this.#members.get(member.about.id) !== member) return;
+      await Promise.all([...member.held].flatMap(([role, shares]) => [...shares].map((share) => within(member.api.release(role, share), limits.lineShareMs).catch(() => undefined))));
+      this.#members.delete(member.about.id);
+      this.#placesOwed = true;
+      await this.#round();
+    });
     this.#parts.journal.info('a process has left', { where: member.about.id, stage: member.about.roles.join(',') });
   }
 
@@ -201,9 +203,13 @@ export class Hub {
     if (!this.#stopped) this.#parts.journal.warn('a process is gone; its shares go to others if it does not come back', { where: id, stage: member.about.roles.join(',') });
   }
 
-  /** One round at a time: every move is known before the next is planned. */
   #share(): Promise<void> {
-    this.#turn = this.#turn.then(() => this.#round()).catch((error: unknown) => this.#parts.journal.error('sharing out failed; trying again', { fault: faultOf(error) }));
+    return this.#inTurn(() => this.#round());
+  }
+
+  /** One thing at a time: every move is known before the next is planned. */
+  #inTurn(work: () => Promise<void>): Promise<void> {
+    this.#turn = this.#turn.then(work).catch((error: unknown) => this.#parts.journal.error('sharing out failed; trying again', { fault: faultOf(error) }));
     return this.#turn;
   }
 

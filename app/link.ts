@@ -31,7 +31,7 @@ export class Link {
   readonly #apis = new Map<string, Connection<unknown>>();
   #line: LineSocket | null = null;
   #deployment: Deployment | undefined;
-  #waiting: Array<() => void> = [];
+  readonly #waiting = new Set<() => void>();
   #stopping = false;
   #running: Promise<void> | undefined;
   #lostTimer: NodeJS.Timeout | undefined;
@@ -118,18 +118,20 @@ export class Link {
 
   /** Waits until the line is there or not, at most until then. */
   async #change(untilMs: number): Promise<void> {
-    if (this.#waiting.length >= limits.callsInFlightMax) throw new SpamerError('overloaded', 'too many calls wait for the process with the keys');
+    if (this.#waiting.size >= limits.callsInFlightMax) throw new SpamerError('overloaded', 'too many calls wait for the process with the keys');
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, Math.max(1, untilMs - performance.now()));
-      this.#waiting.push(() => {
+      const wake = (): void => {
         clearTimeout(timer);
+        this.#waiting.delete(wake);
         resolve();
-      });
+      };
+      const timer = setTimeout(wake, Math.max(1, untilMs - performance.now()));
+      this.#waiting.add(wake);
     });
   }
 
   #wake(): void {
-    for (const resolve of this.#waiting.splice(0)) resolve();
+    for (const wake of [...this.#waiting]) wake();
   }
 
   async #dial(): Promise<void> {
@@ -144,10 +146,11 @@ export class Link {
       this.#apis.clear();
       this.#apis.set('cluster', cluster);
       this.#line = line;
-      clearTimeout(this.#lostTimer);
-      this.#lostTimer = undefined;
       this.#wake();
       await onJoined();
+      // Not before everything was read anew: until then a revocation may be unknown here.
+      clearTimeout(this.#lostTimer);
+      this.#lostTimer = undefined;
     } catch (error) {
       line.close();
       throw error;
