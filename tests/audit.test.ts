@@ -26,7 +26,12 @@ test(`an act that took effect has its entry after ${kills} kills in the middle o
     program = await startProgram(data);
   }
   const server = api(program, data);
-  const { patients } = await server.get<{ patients: ReadonlyArray<{ patient: string }> }>('/v1/patients');
+  const patients: Array<{ readonly patient: string }> = [];
+  for (let cursor: string | null = ''; cursor !== null;) {
+    const page: { readonly patients: typeof patients; readonly next: string | null } = await server.get(`/v1/patients?limit=50${cursor === '' ? '' : `&cursor=${encodeURIComponent(cursor)}`}`);
+    patients.push(...page.patients);
+    cursor = page.next;
+  }
   assert.ok(made > 0 && patients.length >= made, `${made} were answered, ${patients.length} exist`);
   for (const { patient } of patients) {
     const { rows } = await server.get<{ rows: ReadonlyArray<{ action: string }> }>(`/v1/audit/search?patient=${patient}`);

@@ -9,17 +9,18 @@ import { signalNamed } from '../schemas/signals.js';
 import { api, startProgram, temporaryFolder, until, type Api, type Started } from './program.js';
 import { assertSame, endable, enrolPatient, readRecord, reconcile, seriesOfFrames, seriesOfSource } from './record.js';
 
-/** A file system of our own, given back after the test; where mounting is refused the test is skipped, and null. */
-function ownDisk(t: TestContext, megabytes: number): string | null {
+/** A data folder with a file system of its own for `part` ('' for all of it), given back after the test; where mounting is refused the test is skipped, and null. */
+function dataOnOwnDisk(t: TestContext, part: string, megabytes: number): { readonly data: string; readonly disk: string } | null {
   const folder = temporaryFolder('full-disk');
-  const disk = join(folder.dir, 'disk');
-  mkdirSync(disk);
-  const { status, error, stderr } = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'tmpfs', disk], { encoding: 'utf8' });
+  const data = join(folder.dir, 'data');
+  const disk = join(data, part);
+  mkdirSync(disk, { recursive: true });
+  const { status, error, stderr } = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m,mode=700`, 'tmpfs', disk], { encoding: 'utf8' });
   t.after(() => {
     if (status === 0) spawnSync('umount', ['-l', disk]);
     folder.remove();
   });
-  if (status === 0) return disk;
+  if (status === 0) return { data, disk };
   t.skip(`a tmpfs can't be mounted here (it needs root): ${error?.message ?? stderr.trim()}; ingest/lmdb.test.ts fills the log to log_bytes_max`);
   return null;
 }
@@ -81,9 +82,9 @@ async function stateOf(program: Started, server: Api, disk: string): Promise<str
 
 // Half a minute where nothing else runs. Each wait inside has a bound and a name of its own; the one around them must not cut in before them.
 test('[DURABLE] [ONCE] [LEDGER] a disk that is filled three times: acks stop, devices are told to send again, and all goes on when there is room', { timeout: 360_000 }, async (t) => {
-  const disk = ownDisk(t, 256);
-  if (disk === null) return;
-  const data = join(disk, 'data');
+  const own = dataOnOwnDisk(t, '', 256);
+  if (own === null) return;
+  const { data, disk } = own;
   const program = await startProgram(data, { env: { SPAMER_CHUNK_SECONDS: '1' } });
   const stop = new AbortController();
   let makeRoom = (): void => undefined;
@@ -138,6 +139,48 @@ test('[DURABLE] [ONCE] [LEDGER] a disk that is filled three times: acks stop, de
   await round(12, 0, inFullSwing);
   await round(13, 0, inFullSwing);
   assert.ok(told('disk_full', 'nothing is acked'), 'the journal says that the log is full');
-  assert.ok(told('disk_full', '"stage":"pmr"'), 'and that a store is');
   await explained(until('every part ready', async () => Object.values(await partsOf(program)).every(Boolean)));
+});
+
+test('[DURABLE] [ONCE] [LEDGER] a disk of the stores alone that is full stops no acks: the store says so, and has everything once there is room', { timeout: 240_000 }, async (t) => {
+  const own = dataOnOwnDisk(t, 'stores', 128);
+  if (own === null) return;
+  const { data, disk } = own;
+  const program = await startProgram(data, { env: { SPAMER_CHUNK_SECONDS: '1' } });
+  const stop = new AbortController();
+  let makeRoom = (): void => undefined;
+  t.after(async () => { makeRoom(); stop.abort(); await program.kill(); });
+  const server = api(program, data);
+  const explained = async <Result>(what: Promise<Result>): Promise<Result> => what.catch(async (error: unknown) => assert.fail(`${String(error)}\n${await stateOf(program, server, disk)}`));
+  const enrolled = await enrolPatient(server);
+  let [acked, nacked] = [0, 0];
+  const startUs = (Date.now() - 20 * 24 * 3600_000) * 1000;
+  const played = endable(noise(21));
+  const playing = runDevice({
+    url: program.ingest, deviceId: enrolled.device, privateKey: enrolled.privateKey, source: played.source, speed: 'max', startUs, backoffMs: 50, signal: stop.signal,
+    onEvent: (note) => {
+      if (note.kind === 'nacked') nacked += 1;
+      if (note.kind === 'acked') acked += note.frames;
+    },
+  });
+  playing.catch(() => undefined);
+  await explained(until('acks', async () => acked > 100));
+  makeRoom = fillDisk(disk, 0);
+  const then = acked;
+  await explained(until('a store that says it', async () => program.stderr().split('\n').some((line) => line.includes('"code":"disk_full"') && line.includes('"stage":"pmr"'))));
+  const told = acked;
+  await explained(until('acks all the same', async () => acked > told));
+  played.end();
+  const { waiting, dropped, refused } = await explained(playing);
+  assert.deepEqual([waiting, dropped, refused, nacked], [0, 0, 0, 0]);
+  t.diagnostic(`${acked} frames acked, ${acked - then} of them while the stores had no room`);
+  assert.deepEqual(await partsOf(program).then(({ ingest, pmr }) => ({ ingest, pmr })), { ingest: true, pmr: false });
+  makeRoom();
+  makeRoom = () => undefined;
+  await explained(until('every part ready', async () => Object.values(await partsOf(program)).every(Boolean)));
+  await explained(until('books without anything in flight', async () => {
+    const { balanced, channels } = await reconcile(server);
+    return balanced && channels.length > 0 && channels.every((row) => row.inFlight === 0);
+  }));
+  assertSame(seriesOfFrames(await readRecord(server, enrolled.patient)), await seriesOfSource(played.source, startUs, played.untilUs()), 'the record');
 });
