@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { randomOf } from '../device-emulator/random.js';
 import { ClickHouse, clickHouseMissing } from './clickhouse.js';
 import { engineKills } from './engine-kills.js';
@@ -19,24 +18,11 @@ const environmentOf = (server: ClickHouse): Record<string, string> => ({
 for (const { ward: number, kills } of engineKills()) {
   const seed = seedGiven + number;
   test(`[DURABLE] [ONCE] [LEDGER] stores on ClickHouse: ${kills} kills of the program, of the server, or of both; every sample is there once, bit for bit (seed ${seed})`, { skip, timeout: 240_000 + kills * 20_000 }, async (t) => {
-    const random = randomOf(seed);
     const server = await ClickHouse.start();
     t.after(() => server.remove());
     const ward = await KilledWard.start(t, 'clickhouse', seed, 4, environmentOf(server));
     await ward.send();
-    for (let kill = 0; kill < kills; kill++) {
-      await sleep(random() * 2500);
-      const which = random();
-      if (which < 0.65) await server.kill();
-      // While the server is away the program does not start; while it runs, devices go on and their frames are acked.
-      if (which > 0.35) {
-        ward.program.process.kill('SIGKILL');
-        await ward.program.ended;
-      } else await sleep(random() * 2000);
-      if (which < 0.65) await server.restart();
-      if (which > 0.35) await ward.restart();
-      await ward.program.ready;
-    }
+    await ward.killEngine(server, kills, randomOf(seed));
     const { samples, connections } = await ward.prove();
     t.diagnostic(`seed ${seed}, ${kills} kills, ${samples} samples, ${connections} connections`);
   });

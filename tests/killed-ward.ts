@@ -1,4 +1,5 @@
 import type { TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { api, type Api, freePort, spawnProgram, temporaryFolder } from './program.js';
 import { ProvenWard } from './proven-ward.js';
 import { enrolPatient } from './record.js';
@@ -65,6 +66,24 @@ export class KilledWard {
   async restart(env: Record<string, string> = {}): Promise<void> {
     await this.#program.kill();
     this.#program = this.#spawn(env);
+  }
+
+  /** Kills the engine that the program stands on, the program, or both, at random moments; both run again after each, and `between` holds. */
+  async killEngine(engine: { kill(): Promise<void>; restart(): Promise<void> }, kills: number, random: () => number, between: () => Promise<void> = async () => undefined): Promise<void> {
+    for (let kill = 0; kill < kills; kill++) {
+      await sleep(random() * 2500);
+      const which = random();
+      if (which < 0.65) await engine.kill();
+      // While the engine is away the program does not start; while it runs, devices that are connected stay and their frames are acked.
+      if (which > 0.35) {
+        this.#program.process.kill('SIGKILL');
+        await this.#program.ended;
+      } else await sleep(random() * 2000);
+      if (which < 0.65) await engine.restart();
+      if (which > 0.35) await this.restart();
+      await this.#program.ready;
+      await between();
+    }
   }
 
   async server(): Promise<Api> {

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { randomOf } from '../device-emulator/random.js';
 import { engineKills } from './engine-kills.js';
 import { KilledWard } from './killed-ward.js';
@@ -14,28 +13,11 @@ const seedGiven = Number(process.env['SPAMER_SEED'] ?? Math.floor(Math.random() 
 for (const { ward: number, kills } of engineKills()) {
   const seed = seedGiven + number;
   test(`[DURABLE] [ONCE] [LEDGER] the registry on PostgreSQL: ${kills} kills of the program, of the server, or of both lose and double nothing (seed ${seed})`, { skip, timeout: 180_000 + kills * 15_000 }, async (t) => {
-    const random = randomOf(seed);
     const server = await Postgresql.start();
     t.after(() => server.remove());
     const ward = await KilledWard.start(t, 'postgresql', seed, 10, { SPAMER_REGISTRY_URL: server.url('spamer') });
     await ward.send();
-    for (let kill = 0; kill < kills; kill++) {
-      await sleep(random() * 2500);
-      const which = random();
-      if (which < 0.65) await server.kill();
-      if (which > 0.35) {
-        // While the server is away the program does not start; it says so and ends.
-        ward.program.process.kill('SIGKILL');
-        await ward.program.ended;
-      } else {
-        // Devices that are connected stay, and their frames are acked meanwhile.
-        await sleep(random() * 2000);
-      }
-      if (which < 0.65) await server.restart();
-      if (which > 0.35) await ward.restart();
-      await ward.program.ready;
-      await ward.enrolAgain();
-    }
+    await ward.killEngine(server, kills, randomOf(seed), () => ward.enrolAgain());
     const { samples, connections } = await ward.prove();
     t.diagnostic(`seed ${seed}, ${kills} kills, ${samples} samples, ${connections} connections`);
   });
