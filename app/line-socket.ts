@@ -124,7 +124,14 @@ export class LineSocket {
   }
 
   #give(body: Buffer): void {
-    const [line, message] = deserialize(body) as [string, unknown];
+    let said: readonly [string, unknown];
+    try {
+      said = deserialize(body) as [string, unknown];
+    } catch {
+      // Of a newer Node.js, perhaps, whose clones this one does not read.
+      return this.close();
+    }
+    const [line, message] = said;
     if (line !== beat) this.#lines.get(line)?.(message);
   }
 

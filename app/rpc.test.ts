@@ -27,3 +27,13 @@ test('what is in flight fails when the other side ends', async () => {
   port1.close();
   await assert.rejects(pending, (error) => error instanceof SpamerError && error.code === 'unreachable');
 });
+
+test('what cannot cross fails its own call, asked or answered, and no other', async (t) => {
+  const { port1, port2 } = new MessageChannel();
+  t.after(() => port1.close());
+  serve(port1, { double: async (value: number) => value * 2, odd: async () => () => undefined });
+  const { api } = connect<{ double(value: unknown): Promise<number>; odd(): Promise<unknown> }>(port2);
+  await assert.rejects(api.odd(), { code: 'internal' });
+  await assert.rejects(api.double(() => 1));
+  assert.equal(await api.double(21), 42);
+});

@@ -41,7 +41,12 @@ async function answer(port: Port, api: object, call: Call): Promise<void> {
   } catch (error) {
     reply = { id: call.id, error: errorShape(error) };
   }
-  port.postMessage(reply);
+  try {
+    port.postMessage(reply);
+  } catch (error) {
+    // Too large for the line, or nothing that can be cloned: who asked is told, and nobody else pays for it.
+    port.postMessage({ id: call.id, error: errorShape(error) } satisfies Reply);
+  }
 }
 
 /** Answered by every thread that serves, whatever it offers. */
@@ -84,7 +89,12 @@ export function connect<Api>(port: Port): Connection<Api> {
       if (waiting.size >= limits.callsInFlightMax) return reject(new SpamerError('overloaded', 'too many calls between threads', { where: method }));
       const id = ++lastId;
       waiting.set(id, { resolve, reject });
-      port.postMessage({ id, method, args } satisfies Call);
+      try {
+        port.postMessage({ id, method, args } satisfies Call);
+      } catch (error) {
+        waiting.delete(id);
+        throw error;
+      }
     });
   const api = new Proxy({}, {
     // A promise looks for `then`; this object is none.
