@@ -2,6 +2,7 @@ import { parseArgs } from 'node:util';
 import { aggregate } from './aggregate.js';
 import { wireBytes } from './bytes.js';
 import { connections } from './connections.js';
+import { distributed } from './distributed.js';
 import { tls } from './encrypted.js';
 import { fiftyConnections } from './fifty-connections.js';
 import { engineInserts } from './engines-insert.bench.js';
@@ -17,7 +18,7 @@ import { wholeWay, wholeWayAtBest } from './whole-way.js';
 
 /**
  * `npm run bench -- [PART…]` (one-device, thousand-devices, whole-way, fifty-connections, latency, ward, tls, bytes, aggregate, connections,
- * replay, start, security, engines-insert, scale): speed as ratios against a
+ * replay, start, security, engines-insert, scale, distributed): speed as ratios against a
  * named peer or limit in the same run, all guarantees on. A part counts what is stored before it prints a speed. `--quick` sends a tenth; `--json` prints one value; exit 1 below what is needed.
  */
 const { values, positionals } = parseArgs({
@@ -42,6 +43,7 @@ const parts: Readonly<Record<string, () => Promise<Row[]>>> = {
   'start': () => start(values.quick, values.size === undefined ? null : Number(values.size)),
   'security': () => securityCosts(values.quick),
   'engines-insert': () => engineInserts(values.quick),
+  'distributed': () => distributed({ samplesPerS: Number(values.pace ?? 64_000), seconds: Number(values.seconds ?? (values.quick ? 6 : 12)), rounds: values.quick ? 2 : 5, quick: values.quick }),
   'scale': () => scale({ samplesPerS: Number(values.pace ?? 128_000), seconds: Number(values.seconds ?? (values.quick ? 6 : 20)) }),
 };
 const unknown = positionals.filter((name) => !(name in parts));

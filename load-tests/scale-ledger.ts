@@ -38,9 +38,9 @@ export class Ledger {
     return this.#pids.has(name);
   }
 
-  /** A process of the deployment, which runs. */
-  add(name: string): void {
-    this.#pids.set(name, this.#deployment.of(name).process.pid ?? 0);
+  /** A process that runs: of the deployment, by its name, unless a number is given. */
+  add(name: string, pid: number = this.#deployment.of(name).process.pid ?? 0): void {
+    this.#pids.set(name, pid);
   }
 
   async during(work: () => Promise<unknown>): Promise<Spent> {
