@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createSecureContext } from 'node:tls';
 import type { Config } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
@@ -71,13 +72,30 @@ export function faultOfTopics(findings: readonly TopicFinding[]): SpamerError | 
   const missing = findings.filter(({ kind }) => kind === 'missing');
   if (missing.length > 0) return new SpamerError('config_invalid', `${missing.length === 1 ? 'a topic is' : `${missing.length} topics are`} not there; spamer topics apply makes ${missing.length === 1 ? 'it' : 'them'}`, { where: missing.map(({ topic }) => topic).join(', ') });
   const drift = findings.filter((finding) => finding.kind === 'drift');
-  if (drift.length === 0) return null;
+  if (drift.length === 0) return faultOfReplicas(findings);
   return new SpamerError('config_invalid', `topics are not as declared, and nothing changes them: set the program to what they are, or make them anew under another kafka_topic_prefix`, { where: drift.map(({ topic, setting, declared, found }) => `${topic}: ${setting} ${found}, declared ${declared}`).join('; ') });
 }
 
-/** The log of the configuration, on topics that are as declared. @throws SpamerError as they say. */
+function faultOfReplicas(findings: readonly TopicFinding[]): SpamerError | null {
+  const short = findings.filter((finding) => finding.kind === 'replicas missing');
+  if (short.length === 0) return null;
+  const where = short.map(({ topic, inSync, needed }) => `${topic}: ${inSync} in sync, ${needed} needed`).join('; ');
+  return new SpamerError('replicas_missing', `${short.length === 1 ? 'a topic has' : `${short.length} topics have`} fewer in-sync replicas than kafka_min_in_sync_replicas, so nothing can be written to ${short.length === 1 ? 'it' : 'them'}`, { where });
+}
+
+/** Copies of a broker that was just started count when they have caught up; a start waits that long for them. */
+const catchUpMs = 15_000;
+const askAgainMs = 500;
+
+/** The log of the configuration, on topics that are as declared and can be written to. @throws SpamerError as they say. */
 export async function openConfiguredLog(config: OnKafka, journal: Journal, onLost: (error: SpamerError) => void): Promise<MovingLog> {
-  const fault = faultOfTopics((await applyConfiguredTopics(config, false)).findings);
-  if (fault !== null) throw fault;
+  const until = performance.now() + catchUpMs;
+  for (let asked = 1; ; asked++) {
+    const fault = faultOfTopics((await applyConfiguredTopics(config, false)).findings);
+    if (fault === null) break;
+    if (fault.code !== 'replicas_missing' || performance.now() > until) throw fault;
+    if (asked === 1) journal.warn('topics have too few in-sync replicas to be written to; waiting for them');
+    await sleep(askAgainMs);
+  }
   return openKafkaLog({ ...kafkaOf(config), topics: topics(config), extraWriters, journal, onLost });
 }

@@ -49,8 +49,13 @@ function both(one: SpamerError | null, other: SpamerError | null): SpamerError |
 }
 
 function show(output: Output, topicsFound: AppliedTopics['findings'], schemas: Applied['schemas']): void {
-  output.say(table(['topic', 'found', 'declared'], topicsFound.map((finding) => (finding.kind === 'drift' ? [finding.topic, `${finding.setting} ${finding.found}`, String(finding.declared)] : [finding.topic, finding.kind, '']))));
+  output.say(table(['topic', 'found', 'declared'], topicsFound.map((finding) => [finding.topic, ...cellsOf(finding)])));
   if (schemas === null) return;
   output.say('');
   output.say(table(['subject', 'found', 'declared'], schemas.map((finding) => (finding.kind === 'drift' ? [finding.subject, `${finding.setting} ${finding.found}`, finding.declared] : [finding.subject, finding.kind, '']))));
+}
+
+function cellsOf(finding: AppliedTopics['findings'][number]): [found: string, declared: string] {
+  if (finding.kind === 'drift') return [`${finding.setting} ${finding.found}`, String(finding.declared)];
+  return finding.kind === 'replicas missing' ? [`${finding.inSync} in sync`, `${finding.needed} needed`] : [finding.kind, ''];
 }

@@ -22,6 +22,7 @@ export const verdicts = {
   kms_refused: { retry: false, status: 502, remedy: 'Check the token, the policy and the key name that the key service was given.' },
   part_missing: { retry: false, status: 500, remedy: 'Install the optional part named above.' },
   unreachable: { retry: true, status: 503, remedy: 'Check that the address is right and that the other side is running.' },
+  replicas_missing: { retry: true, status: 503, remedy: 'Start the brokers that are away, and wait until their copies have caught up; nothing acknowledged is lost.' },
   // Admission of devices and frames (also sent as Nack codes)
   frame_malformed: { retry: false, status: 400, remedy: 'The bytes are not a message of the named schema.' },
   frame_too_large: { retry: false, status: 413, remedy: 'Send smaller frames; Hello names the limit.' },

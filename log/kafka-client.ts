@@ -75,7 +75,7 @@ interface PartitionAt {
 
 export interface KafkaAdmin {
   createTopic(topic: { topic: string; num_partitions: number; replication_factor: number; config: Readonly<Record<string, string>> }, timeoutMs: number, done: Done): void;
-  describeTopics(topics: readonly string[], options: { readonly timeout: number }, answer: Answer<ReadonlyArray<{ readonly name: string; readonly error?: KafkaFault; readonly partitions: ReadonlyArray<{ readonly replicas: readonly unknown[] }> }>>): void;
+  describeTopics(topics: readonly string[], options: { readonly timeout: number }, answer: Answer<ReadonlyArray<{ readonly name: string; readonly error?: KafkaFault; readonly partitions: ReadonlyArray<{ readonly replicas: readonly unknown[]; readonly isr: readonly unknown[] }> }>>): void;
   listOffsets(partitions: ReadonlyArray<{ topic: string; partition: number; offset: { timestamp: number } }>, options: { readonly timeout: number; readonly isolationLevel: number }, answer: Answer<ReadonlyArray<PartitionAt & { readonly error?: KafkaFault }>>): void;
   deleteRecords(until: readonly PartitionAt[], options: { readonly timeout: number }, answer: Answer<ReadonlyArray<{ readonly error?: KafkaFault }>>): void;
   disconnect(): void;

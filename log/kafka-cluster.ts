@@ -17,6 +17,13 @@ export interface Place {
   readonly partition: number;
 }
 
+/** A topic as the brokers have it; of its partitions those with the fewest replicas, and the fewest in sync, count. */
+export interface FoundTopic {
+  readonly partitions: number;
+  readonly replicas: number;
+  readonly inSync: number;
+}
+
 const requestMs = 10_000;
 /** A leader that does not answer for so long may no longer be it: the brokers are asked anew who is. Then the rest of `requestMs` counts. */
 const leaderMs = 3000;
@@ -30,6 +37,8 @@ const latest = -1;
 const retiredMax = 8;
 /** The partition's leader is another, or the same in a new life: not available, not the leader, epoch fenced, epoch or topic id unknown; or it is gone. */
 const moved: ReadonlySet<number> = new Set([5, 6, 74, 75, 100, faults.timedOut, faults.transport, faults.allBrokersDown]);
+
+const fewest = (lists: ReadonlyArray<readonly unknown[]>): number => Math.min(...lists.map(({ length }) => length));
 
 export const placeKey = ({ topic, partition }: Place): string => `${topic}/${partition}`;
 
@@ -117,15 +126,19 @@ export class Cluster {
     }
   }
 
-  /** Partitions and replicas of a topic; null: there is no such topic. */
-  async describe(topic: string): Promise<{ readonly partitions: number; readonly replicas: number } | null> {
+  /** What the brokers hold of each topic; null: there is no such topic. */
+  async describe(topics: readonly string[]): Promise<Array<FoundTopic | null>> {
     try {
-      const [found] = await answered<Parameters<Parameters<KafkaAdmin['describeTopics']>[2]>[1]>((answer) => this.#admin.describeTopics([this.name(topic)], { timeout: requestMs }, answer));
-      if (found === undefined || (found.error && found.error.code === faults.unknownTopic)) return null;
-      if (found.error) throw kafkaError(found.error, topic);
-      return { partitions: found.partitions.length, replicas: Math.min(...found.partitions.map(({ replicas }) => replicas.length)) };
+      const found = await answered<Parameters<Parameters<KafkaAdmin['describeTopics']>[2]>[1]>((answer) => this.#admin.describeTopics(topics.map((topic) => this.name(topic)), { timeout: requestMs }, answer));
+      const byName = new Map(found.map((each) => [each.name, each]));
+      return topics.map((topic) => {
+        const one = byName.get(this.name(topic));
+        if (one === undefined || (one.error && one.error.code === faults.unknownTopic)) return null;
+        if (one.error) throw kafkaError(one.error, topic);
+        return { partitions: one.partitions.length, replicas: fewest(one.partitions.map(({ replicas }) => replicas)), inSync: fewest(one.partitions.map(({ isr }) => isr)) };
+      });
     } catch (error) {
-      throw kafkaError(error, topic);
+      throw kafkaError(error, topics[0] ?? '');
     }
   }
 

@@ -1,6 +1,6 @@
 import { SpamerError } from '../core/errors.js';
 import { limits } from '../core/limits.js';
-import type { Cluster } from './kafka-cluster.js';
+import type { Cluster, FoundTopic } from './kafka-cluster.js';
 import { stateTopic } from './kafka-state.js';
 import type { TopicSettings } from './log.js';
 
@@ -16,15 +16,12 @@ export interface Replication {
   readonly minInSync: number;
 }
 
-interface Shape {
-  readonly partitions: number;
-  readonly replicas: number;
-}
-
 /** 'as declared' is about partitions and replicas: the client has no call that reads a topic's other settings. */
 export type TopicFinding =
   | { readonly topic: string; readonly kind: 'made' | 'as declared' | 'missing' }
-  | { readonly topic: string; readonly kind: 'drift'; readonly setting: 'partitions' | 'replicas'; readonly declared: number; readonly found: number };
+  | { readonly topic: string; readonly kind: 'drift'; readonly setting: 'partitions' | 'replicas'; readonly declared: number; readonly found: number }
+  /** Nothing can be written to it as long as fewer replicas are in sync than an ack needs. */
+  | { readonly topic: string; readonly kind: 'replicas missing'; readonly inSync: number; readonly needed: number };
 
 /**
  * Every topic of the log and of its state, as declared. Retention is the log's own, since only it knows who must have read a record;
@@ -43,25 +40,31 @@ export function declaredTopics(topics: readonly TopicSettings[], writers: readon
  * Makes what is missing (with `make`), and tells what differs; it changes nothing that is there.
  * Kafka answers a produce from the memory of the replicas in sync [DURABLE], so fewer than two of them are refused.
  */
-export async function applyTopics(cluster: Cluster, topics: readonly DeclaredTopic[], { replicas, minInSync }: Replication, allowed: { readonly make: boolean; readonly unreplicated: boolean }): Promise<readonly TopicFinding[]> {
-  checkReplication({ replicas, minInSync }, allowed.unreplicated);
-  const findings: TopicFinding[] = [];
-  for (const { name, partitions, config } of topics) {
-    const found = (await cluster.describe(name)) ?? (allowed.make && !(await cluster.create(name, partitions, replicas, config)) ? await cluster.describe(name) : null);
-    if (found === null) findings.push({ topic: name, kind: allowed.make ? 'made' : 'missing' });
-    else findings.push(...compared(name, { partitions, replicas }, found));
+export async function applyTopics(cluster: Cluster, topics: readonly DeclaredTopic[], declared: Replication, allowed: { readonly make: boolean; readonly unreplicated: boolean }): Promise<readonly TopicFinding[]> {
+  checkReplication(declared, allowed.unreplicated);
+  const names = topics.map(({ name }) => name);
+  const before = await cluster.describe(names);
+  if (!allowed.make || !before.includes(null)) return topics.flatMap((topic, i) => compared(topic, declared, before[i] ?? null, 'missing'));
+  const made = new Set<string>();
+  for (const [i, { name, partitions, config }] of topics.entries()) {
+    if (before[i] === null && (await cluster.create(name, partitions, declared.replicas, config))) made.add(name);
   }
-  const made = new Set(findings.filter(({ kind }) => kind === 'made').map(({ topic }) => topic));
   await cluster.known(topics.filter(({ name }) => made.has(name)).flatMap(({ name, partitions }) => Array.from({ length: partitions }, (_, partition) => ({ topic: name, partition }))));
-  return findings;
+  const after = await cluster.describe(names);
+  return topics.flatMap((topic, i) => {
+    const findings = compared(topic, declared, after[i] ?? null, 'made');
+    return made.has(topic.name) ? [{ topic: topic.name, kind: 'made' } as const, ...findings.filter(({ kind }) => kind === 'replicas missing')] : findings;
+  });
 }
 
-/** More copies than declared are no fault. */
-function compared(topic: string, declared: Shape, found: Shape): TopicFinding[] {
-  const drift: TopicFinding[] = [];
-  if (found.partitions !== declared.partitions) drift.push({ topic, kind: 'drift', setting: 'partitions', declared: declared.partitions, found: found.partitions });
-  if (found.replicas < declared.replicas) drift.push({ topic, kind: 'drift', setting: 'replicas', declared: declared.replicas, found: found.replicas });
-  return drift.length === 0 ? [{ topic, kind: 'as declared' }] : drift;
+/** More copies than declared are no fault. @param absent what is said of a topic that is not there */
+function compared({ name: topic, partitions }: DeclaredTopic, { replicas, minInSync }: Replication, found: FoundTopic | null, absent: 'made' | 'missing'): TopicFinding[] {
+  if (found === null) return [{ topic, kind: absent }];
+  const findings: TopicFinding[] = [];
+  if (found.partitions !== partitions) findings.push({ topic, kind: 'drift', setting: 'partitions', declared: partitions, found: found.partitions });
+  if (found.replicas < replicas) findings.push({ topic, kind: 'drift', setting: 'replicas', declared: replicas, found: found.replicas });
+  if (found.inSync < minInSync) findings.push({ topic, kind: 'replicas missing', inSync: found.inSync, needed: minInSync });
+  return findings.length === 0 ? [{ topic, kind: 'as declared' }] : findings;
 }
 
 /** @throws SpamerError `config_invalid` when an ack would rest on the memory of one machine. */
