@@ -90,8 +90,8 @@ function faults(): void {
     }
   });
 
-  it('partitions that are shared out have a writer for each share, which writes its own and no other; their state is read as one', async () => {
-    const topics: TopicSettings[] = [{ name: 'shared', writer: 'many', shares: 2, partitions: 3, consumers: [], retentionAgeUs: null, retentionBytes: null }];
+  it('partitions that are shared out have a writer for each share, which writes its own and no other; their state and their progress are read as one, and retention goes by it', async () => {
+    const topics: TopicSettings[] = [{ name: 'shared', writer: 'many', shares: 2, partitions: 3, consumers: ['many'], retentionAgeUs: 1, retentionBytes: null }];
     const { open } = await madeOf(topics);
     const logs = await Promise.all([open(), open()]);
     try {
@@ -106,6 +106,11 @@ function faults(): void {
         assert.deepEqual((await log.stateScan('many', 't', '')).map(({ key }) => key), ['a', 'b']);
         assert.deepEqual((await log.status()).map(({ partition, start, end }) => [partition, start, end]), [[0, 0, 1], [1, 0, 1], [2, 0, 1]]);
       }
+      await even.commit({ records: [], consumed: [{ topic: 'shared', partition: 2, offset: 1 }] });
+      await odd.commit({ records: [], consumed: [{ topic: 'shared', partition: 1, offset: 1 }] });
+      assert.deepEqual((await logs[0]?.consumers())?.map(({ partition, offset, lag }) => [partition, offset, lag]), [[0, 0, 1], [1, 1, 0], [2, 1, 0]]);
+      const { removed, heldBack } = (await logs[0]?.retain(10)) ?? { removed: [], heldBack: [] };
+      assert.deepEqual([removed.map(({ partition }) => partition), heldBack.map(({ partition }) => partition)], [[1, 2], [0]]);
     } finally {
       await Promise.all(logs.map((log) => log.close()));
     }

@@ -6,7 +6,7 @@ import { Readers } from './kafka-reader.js';
 import { retainAll } from './kafka-retention.js';
 import { StateViews, statePlace } from './kafka-state.js';
 import { KafkaWriter } from './kafka-writer.js';
-import { writerOf, writersNamed } from './log.js';
+import { shareOf, shareWriter, writerOf, writersNamed } from './log.js';
 import type { ConsumerStatus, ReadLimits, RetentionReport, StateEntry, StoredRecord, TopicSettings, TopicStatus } from './log.js';
 import type { MovingLog, MovingWriter } from './move.js';
 
@@ -138,7 +138,7 @@ class KafkaBackend implements MovingLog {
   async consumers(): Promise<readonly ConsumerStatus[]> {
     await this.#views.sync();
     return this.topics().flatMap((topic) => topic.consumers.flatMap((consumer) => placesOf([topic]).map((place) => {
-      const offset = this.#views.used(consumer, place.topic, place.partition);
+      const offset = this.#used(consumer, place);
       // The states are read one after the other, so progress may be the newer.
       return { consumer, ...place, offset, lag: Math.max(0, this.#end(place).offset - offset) };
     })));
@@ -154,7 +154,7 @@ class KafkaBackend implements MovingLog {
     const report = await retainAll({
       topics: this.topics(),
       status: (place) => status.get(placeKey(place)),
-      used: (consumer, { topic, partition }) => this.#views.used(consumer, topic, partition),
+      used: (consumer, place) => this.#used(consumer, place),
       read: async (place, offset, limits) => {
         const [from, end] = await this.#range(place);
         return this.#readers.read(place, offset, from, end, limits);
@@ -186,6 +186,12 @@ class KafkaBackend implements MovingLog {
     const found = this.#places.find((place) => place.topic === topic && place.partition === partition);
     if (found === undefined) throw new SpamerError('not_found', 'the log has no such topic or partition', { where: `${topic}/${partition}` });
     return found;
+  }
+
+  /** A consumer that is shared out as the topic is notes its progress under the name of the share's writer. */
+  #used(consumer: string, { topic, partition }: Place): number {
+    const shares = this.topics().find(({ name }) => name === topic)?.shares ?? 1;
+    return Math.max(...new Set([consumer, shareWriter(consumer, shareOf(partition, shares), shares)].map((name) => this.#views.used(name, topic, partition))));
   }
 
   /** Kafka's first position, and that after the last committed. */
