@@ -43,16 +43,14 @@ export async function claimLog(log: Log, folder: string): Promise<void> {
   const { name, claimed } = readName(folder);
   const entries = new Map((await log.stateScan('owner', table, '')).map((entry) => [entry.key, Buffer.from(entry.value).toString()]));
   const owner = entries.get(key);
-  const shares = String(Math.max(...log.topics().map((topic) => topic.shares ?? 1)));
-  // Each share counts its own offsets from where it stands: with another number they would begin anew.
-  if (owner !== undefined && (entries.get(sharesKey) ?? '1') !== shares) throw new SpamerError('config_invalid', `this log is shared out into ${entries.get(sharesKey) ?? '1'}, for ever`, { where: 'log_shares' });
+  if (owner !== undefined) checkShares(log, entries);
   if (owner !== undefined && owner !== name) throw new SpamerError('config_invalid', 'these topics hold the log of another data folder; choose another prefix', { where: 'kafka_topic_prefix' });
   if (owner === undefined) {
     if (claimed) throw new SpamerError('config_invalid', 'these topics are not those that hold the log of this data folder', { where: 'kafka_topic_prefix' });
     // Of two folders that come at once the later opener fences the other, whose claim is then refused.
     const writer = await log.writer('owner');
     try {
-      if ((await writer.stateGet(table, key)) === null) await writer.commit({ records: [], state: [{ table, key, value: Buffer.from(name) }, { table, key: sharesKey, value: Buffer.from(shares) }] });
+      if ((await writer.stateGet(table, key)) === null) await writer.commit({ records: [], state: [{ table, key, value: Buffer.from(name) }, { table, key: sharesKey, value: Buffer.from(sharesOf(log)) }] });
     } finally {
       await writer.close();
     }
@@ -60,6 +58,14 @@ export async function claimLog(log: Log, folder: string): Promise<void> {
   }
   await endMove(log);
   if (!claimed) writeName(folder, { name, claimed: true });
+}
+
+const sharesOf = (log: Log): string => String(Math.max(...log.topics().map((topic) => topic.shares ?? 1)));
+
+/** Each share counts its own offsets from where it stands: with another number they would begin anew. @throws SpamerError `config_invalid` */
+function checkShares(log: Log, entries: ReadonlyMap<string, string>): void {
+  const found = entries.get(sharesKey) ?? '1';
+  if (found !== sharesOf(log)) throw new SpamerError('config_invalid', `this log is shared out into ${found}, for ever`, { where: 'log_shares' });
 }
 
 /** @throws SpamerError `config_invalid` unless these topics hold the log of that name. */
@@ -74,11 +80,15 @@ export const folderName = (folder: string): string => readName(folder).name;
 /** What topics hold that a log is to be moved into. */
 export type Standing = 'empty' | 'part of this move' | 'in use';
 
-/** @param folder of the log that would be moved there. Changes nothing. */
+/** @param folder of the log that would be moved there. Changes nothing. @throws SpamerError `config_invalid`: this move began with another number of shares. */
 export async function standingOf(log: Log, folder: string): Promise<Standing> {
   const entries = new Map((await log.stateScan('owner', table, '')).map((entry) => [entry.key, Buffer.from(entry.value).toString()]));
   const owner = entries.get(key);
-  if (owner !== undefined) return entries.has(movingKey) && isLogElsewhere(folder) && owner === readName(folder).name ? 'part of this move' : 'in use';
+  if (owner !== undefined) {
+    if (!entries.has(movingKey) || !isLogElsewhere(folder) || owner !== readName(folder).name) return 'in use';
+    checkShares(log, entries);
+    return 'part of this move';
+  }
   return (await log.status()).every(({ end }) => end === 0) ? 'empty' : 'in use';
 }
 
@@ -87,7 +97,7 @@ export async function beginMove(log: Log, folder: string): Promise<void> {
   const { name } = readName(folder);
   const standing = await standingOf(log, folder);
   if (standing === 'in use') throw topicsInUse();
-  if (standing === 'empty') await write(log, [{ table, key, value: Buffer.from(name) }, { table, key: movingKey, value: Buffer.from('1') }]);
+  if (standing === 'empty') await write(log, [{ table, key, value: Buffer.from(name) }, { table, key: sharesKey, value: Buffer.from(sharesOf(log)) }, { table, key: movingKey, value: Buffer.from('1') }]);
 }
 
 export const topicsInUse = (): SpamerError => new SpamerError('conflict', 'these topics hold a log that is in use, or part of another move; choose another prefix and make its topics', { where: 'kafka_topic_prefix' });

@@ -8,7 +8,7 @@ import { isOnKafka, openConfiguredLog, type OnKafka } from './kafka.js';
 import { extraWriters, folderOf } from './log.js';
 import { beginMove, claimLog, standingOf, topicsInUse } from './log-owner.js';
 import type { MigratedRows, PartMigration } from './part-migration.js';
-import { topics } from './topics.js';
+import { sharedState } from './state-shares.js';
 
 /**
  * From the embedded log to topics on brokers, which must exist. The client works on the first thread of a process only (decision 0053):
@@ -44,7 +44,7 @@ export class LogMigration implements PartMigration {
   async run(signal: AbortSignal, moved: (count: number) => void): Promise<readonly MigratedRows[]> {
     const [source, target] = [this.#embedded(), await this.#open()];
     await beginMove(target, folderOf(this.#config));
-    const parts = await moveLog({ source, target, writers: writersOf(topics(this.#config), extraWriters), signal, moved });
+    const parts = await moveLog({ source, target, writers: writersOf(source.topics(), extraWriters), heirs: (writer, state) => sharedState(target.topics(), writer, state), signal, moved });
     return parts.map(({ part, rows, sha256 }) => ({ part: this.part, what: part, rows, sha256 }));
   }
 

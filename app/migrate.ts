@@ -59,7 +59,6 @@ export async function migrate(config: Config, options: MigrateOptions): Promise<
 function checkWanted(config: Config, before: ReadonlySet<Part>, named: readonly Part[], wanted: readonly Part[]): void {
   const { data_dir: dir } = config;
   if (named.length === 0) throw new SpamerError('config_invalid', 'no setting names where to move to: set one or more of registry_url, kafka_brokers, clickhouse_url', { where: Object.values(settingOf).join(', ') });
-  if (config.log_shares > 1) throw new SpamerError('config_invalid', 'a log is moved into one share; more are for logs that begin with them', { where: 'log_shares' });
   if (!existsSync(dir) || (before.size === 0 && !parts.some((part) => isEmbedded(dir, part)))) throw new SpamerError('config_invalid', 'there is nothing to move in this data folder', { where: dir });
   for (const part of before) {
     if (!named.includes(part)) throw new SpamerError('config_invalid', 'what was moved before must still be named', { where: settingOf[part] });
@@ -70,7 +69,8 @@ function checkWanted(config: Config, before: ReadonlySet<Part>, named: readonly 
 /** The data folder is ours as long as its log is, wherever that lies. */
 async function lock(config: Config, journal: Journal): Promise<{ readonly log: LmdbLog | null; readonly release: () => Promise<void> }> {
   if (isEmbedded(config.data_dir, 'log') && !movedParts(config.data_dir).has('log')) {
-    const log = await openFolder(config, journal);
+    // Shares are of the topics; in a folder every partition has the same writer.
+    const log = await openFolder({ ...config, log_shares: 1 }, journal);
     return { log, release: () => log.close() };
   }
   const held = lockFolder(folderOf(config));

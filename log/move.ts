@@ -1,6 +1,7 @@
 import { createHash, type Hash } from 'node:crypto';
 import { SpamerError } from '../core/errors.js';
 import { limits } from '../core/limits.js';
+import { writerOf } from './log.js';
 import type { ConsumedOffset, Log, StateWrite, StoredRecord, TopicStatus, Transaction, WholeState, Writer } from './log.js';
 
 /**
@@ -44,6 +45,8 @@ export interface LogMove {
   readonly target: MovingLog;
   /** All writers of the source. */
   readonly writers: readonly string[];
+  /** Whose, where the target shares its partitions out, each part of a writer's state is; absent: all is of the writer of the same name. */
+  readonly heirs?: (writer: string, state: WholeState) => ReadonlyMap<string, WholeState>;
   readonly signal: AbortSignal;
   readonly moved: (records: number) => void;
 }
@@ -85,14 +88,23 @@ function checkHeld(from: TopicStatus, to: TopicStatus | undefined): void {
 }
 
 async function moveWriter(move: LogMove, name: string, status: readonly TopicStatus[], held: ReadonlyMap<string, TopicStatus>): Promise<void> {
-  const own = new Set(move.source.topics().filter(({ writer }) => writer === name).map((topic) => topic.name));
-  const partitions = status.filter(({ topic }) => own.has(topic)).map((one) => ({ ...one, held: held.get(placeOf(one))?.end ?? 0 }));
+  const state = await move.source.whole(name);
+  for (const [heir, part] of move.heirs?.(name, state) ?? new Map([[name, state]])) await moveInto(move, heir, part, status, held);
+}
+
+async function moveInto(move: LogMove, name: string, state: WholeState, status: readonly TopicStatus[], held: ReadonlyMap<string, TopicStatus>): Promise<void> {
+  const topics = new Map(move.target.topics().map((topic) => [topic.name, topic]));
+  const isOwn = ({ topic, partition }: TopicStatus): boolean => {
+    const settings = topics.get(topic);
+    return settings !== undefined && writerOf(settings, partition) === name;
+  };
+  const partitions = status.filter(isOwn).map((one) => ({ ...one, held: held.get(placeOf(one))?.end ?? 0 }));
   const writer = await move.target.writer(name);
   try {
     const starts = partitions.filter((one) => one.held === 0 && one.start > 0).map(({ topic, partition, start }) => ({ topic, partition, offset: start }));
     if (starts.length > 0) await writer.startAt(starts);
     for (const one of partitions) await moveRecords(move, writer, one, Math.max(one.start, one.held));
-    await moveState(move, writer, name);
+    await moveState(move, writer, name, state);
   } finally {
     await writer.close();
   }
@@ -111,8 +123,7 @@ async function moveRecords({ source, signal, moved }: LogMove, writer: MovingWri
 }
 
 /** After the writer's records, so that what is there of it is never ahead of them. */
-async function moveState({ source, signal }: LogMove, writer: MovingWriter, name: string): Promise<void> {
-  const wanted = await source.whole(name);
+async function moveState({ signal }: LogMove, writer: MovingWriter, name: string, wanted: WholeState): Promise<void> {
   for (const transaction of differences(wanted, await writer.whole(), name)) {
     signal.throwIfAborted();
     await writer.commit(transaction);

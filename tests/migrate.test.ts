@@ -103,12 +103,12 @@ const settled = (server: Api, study: string): Promise<void> => until(`books of $
   return line !== undefined && line.balanced && line.inFlight === 0 && line.emitted > 0;
 });
 
-test(`[DURABLE] [ONCE] [LEDGER] [ERASED] a data folder is moved to PostgreSQL, Kafka and ClickHouse, killed in the middle of each part: no acked frame is lost and none is there twice (seed ${seed})`, { skip, timeout: 600_000 }, async (t) => {
+test(`[DURABLE] [ONCE] [LEDGER] [ERASED] a data folder is moved to PostgreSQL, Kafka in two shares and ClickHouse, killed in the middle of each part: no acked frame is lost and none is there twice (seed ${seed})`, { skip, timeout: 600_000 }, async (t) => {
   const random = randomOf(seed);
   const [kafka, clickHouse, postgresql] = await Promise.all([startKafka(), ClickHouse.start(), Postgresql.start()]);
   t.after(() => Promise.all([kafka.discard(), clickHouse.remove(), postgresql.remove()]));
   const brokers = { SPAMER_KAFKA_BROKERS: kafka.brokers, SPAMER_KAFKA_REPLICATION_FACTOR: '1', SPAMER_KAFKA_MIN_IN_SYNC_REPLICAS: '1', SPAMER_DANGEROUSLY_ACK_FROM_ONE_REPLICA: 'true' };
-  const env = { ...brokers, SPAMER_REGISTRY_URL: postgresql.url('spamer'), SPAMER_CLICKHOUSE_URL: clickHouse.url, SPAMER_CLICKHOUSE_USER: clickHouse.user, SPAMER_CLICKHOUSE_PASSWORD: clickHouse.password };
+  const env = { ...brokers, SPAMER_LOG_SHARES: '2', SPAMER_REGISTRY_URL: postgresql.url('spamer'), SPAMER_CLICKHOUSE_URL: clickHouse.url, SPAMER_CLICKHOUSE_USER: clickHouse.user, SPAMER_CLICKHOUSE_PASSWORD: clickHouse.password };
 
   const ward = await KilledWard.start(t, 'migrate', seed, 1);
   let server = await ward.server();
