@@ -10,6 +10,22 @@ export const peakMemoryMb = (pid: number): number => statusMb(pid, 'VmHWM');
 /** Resident memory of its own, now, without mapped files. */
 export const privateMemoryMb = (pid: number): number => statusMb(pid, 'RssAnon');
 
+/**
+ * Resident pages of the log's mapped files, now, in MB: clean copies of what is on disk, which the system takes back when anybody needs memory,
+ * and would hold as its cache if nobody had mapped them. They grow with what is read of the log.
+ */
+export function logPagesMb(pid: number): number {
+  let [kb, ofLog] = [0, false];
+  for (const line of readFileSync(`/proc/${pid}/smaps`, 'latin1').split('\n')) {
+    if (/^[0-9a-f]+-/.test(line)) ofLog = line.endsWith('.mdb');
+    else if (ofLog && line.startsWith('Rss:')) kb += Number(/\d+/.exec(line)?.[0]);
+  }
+  return kb / 1024;
+}
+
+/** Resident memory now, of its own and of mapped files, the log's pages included. */
+export const residentMemoryMb = (pid: number): number => statusMb(pid, 'VmRSS');
+
 /** Files and sockets that it has open. */
 export const openFiles = (pid: number): number => readdirSync(`/proc/${pid}/fd`).length;
 

@@ -21,6 +21,15 @@ export const duckDefaults = { memoryMb: 256, threads: 2, readsMax: 4, readTimeou
 /** Rows of one data chunk; DuckDB's vectors hold 2048. */
 const chunkRows = 2000;
 
+/**
+ * DuckDB's default is 122,880. Each checkpoint takes the last group that isn't full into memory whole and writes it again, which are 120 MB of
+ * waveforms at worst (decision 0105). Files from before keep the groups they have.
+ */
+const rowsPerGroup = 8192;
+
+/** Of the tables of a connection those of the file are meant. */
+const useStore = 'USE store';
+
 /** DuckDB tells errors apart only by the beginning of their text; this is the one place that reads it. */
 export function duckError(error: unknown, path: string): SpamerError {
   if (error instanceof SpamerError) return error;
@@ -177,6 +186,7 @@ export class DuckFile {
     let again: NodeJS.Timeout | undefined;
     const timer = setTimeout(() => { again = setInterval(() => connection.interrupt(), 20); }, this.#settings.readTimeoutMs);
     try {
+      await connection.run(useStore);
       // DuckDB plans by statistics: planned before and run after another commit, a query would fail ("statistics are corrupt") or prune rows that are there.
       await connection.run('BEGIN TRANSACTION READ ONLY');
       await pump(connection, sql, parameters, types, take);
@@ -206,16 +216,20 @@ export class DuckFile {
     // A connection keeps the instance it came from alive, and two instances on one file would not see each other.
     await this.#quiet();
     try {
-      this.#instance = await DuckDBInstance.create(path, {
+      this.#instance = await DuckDBInstance.create(':memory:', {
         memory_limit: `${memoryMb}MB`,
         threads: String(threads),
-        // Spilled rows stay in the data folder; nothing else of the machine can be reached from SQL.
+        // Spilled rows stay in the data folder.
         temp_directory: `${path}.tmp`,
-        enable_external_access: 'false',
         autoinstall_known_extensions: 'false',
         autoload_known_extensions: 'false',
       });
       this.#writer = await this.#instance.connect();
+      // Only a file that is attached can be told its row groups.
+      await this.#writer.run(`ATTACH '${path.replaceAll("'", "''")}' AS store (ROW_GROUP_SIZE ${rowsPerGroup})`);
+      await this.#writer.run(useStore);
+      // Nothing else of the machine can be reached from SQL.
+      await this.#writer.run('SET enable_external_access = false');
       await this.#migrate(this.#writer);
       await this.#writer.run('SET lock_configuration = true');
       const writer = this.#writer;

@@ -149,6 +149,20 @@ void test('the longest runs are kept, read and added up within the smallest memo
   assert.ok((await stores.analytics.aggregates({ study: 'heart', of: 'runs', by: [], minCell: 1 })).length > 0);
 });
 
+void test('rows stand in small groups, so that a checkpoint never rewrites many of them', async (t) => {
+  const folder = await folderOf(t);
+  const stores = await openDuckDbStores({ folder });
+  const rows = Array.from({ length: 20_000 }, (_, offset) => ({ kind: 'run' as const, series: seriesOf(1), source: { partition: 0, offset }, t0Us: offset, periodNs: 1, scale: 1, offset: 0, samples: [offset] }));
+  await stores.analytics.write(batchOf(rows, 0, rows.length));
+  await stores.close();
+  const instance = await DuckDBInstance.create(join(folder, 'analytics.duckdb'));
+  const connection = await instance.connect();
+  const [[largest] = []] = (await connection.runAndReadAll(`SELECT max(rows) FROM (SELECT sum(count) AS rows FROM pragma_storage_info('runs') WHERE column_name = 'n' AND segment_type <> 'VALIDITY' GROUP BY row_group_id)`)).getRows();
+  connection.closeSync();
+  instance.closeSync();
+  assert.equal(Number(largest), 8192);
+});
+
 void test('chunks of a store that still has their bytes in its table are moved out, each with its own', async (t) => {
   const folder = await folderOf(t);
   const messages = Array.from({ length: 40 }, (_, second) => chunkMessage(1, second, 1, randomBytes(1000 + second)));
