@@ -1,4 +1,4 @@
-import { parentPort } from 'node:worker_threads';
+import { parentPort, resourceLimits } from 'node:worker_threads';
 import { serve } from './rpc.js';
 
 /** The thread of `thread.test.ts`. */
@@ -6,6 +6,7 @@ if (parentPort !== null) {
   serve(parentPort, {
     start: async () => undefined,
     stop: async () => undefined,
+    youngMb: async () => resourceLimits.maxYoungGenerationSizeMb,
     standStill: async (ms: number) => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
   });
 }

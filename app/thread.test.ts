@@ -5,7 +5,15 @@ import { startThread, type ThreadApi } from './thread.js';
 
 interface Still extends ThreadApi {
   standStill(ms: number): Promise<void>;
+  youngMb(): Promise<number>;
 }
+
+test('a thread has a bound for what it made last, which V8 alone lets grow to 48 MB for each', async (t) => {
+  const config = loadConfig({ environment: {}, cwd: process.cwd() });
+  const thread = await startThread<Still>('thread.child', { config, ports: {} }, () => undefined);
+  t.after(() => thread.stop());
+  assert.equal(await thread.api.youngMb(), 24);
+});
 
 test('a thread whose loop stands still counts as dead, and says so once; one that only works does not', { timeout: 30_000 }, async (t) => {
   const deaths: string[] = [];
