@@ -9,6 +9,7 @@ import { Cluster, type KafkaSettings } from '../log/kafka-cluster.js';
 import { applyTopics, declaredTopics, type DeclaredTopic, type TopicFinding } from '../log/kafka-topics.js';
 import { openKafkaLog, writersOf } from '../log/kafka.js';
 import type { MovingLog } from '../log/move.js';
+import { readAuthority } from './authority.js';
 import { extraWriters, topics } from './topics.js';
 
 export type OnKafka = Config & { readonly kafka_brokers: string };
@@ -29,19 +30,19 @@ function userOf({ kafka_user: user, kafka_password: password, kafka_sasl_mechani
 }
 
 function certificatesOf({ kafka_tls_ca_file: ca, kafka_tls_cert_file: cert, kafka_tls_key_file: key }: OnKafka): ClientSettings {
-  if (ca !== undefined) check('kafka_tls_ca_file: must be a readable PEM file', ca, () => createSecureContext({ ca: readFileSync(ca) }));
-  if (cert !== undefined && key !== undefined) check('kafka_tls_cert_file and kafka_tls_key_file: must be readable PEM files that fit each other', cert, () => createSecureContext({ cert: readFileSync(cert), key: readFileSync(key) }));
+  if (ca !== undefined) readAuthority('kafka_tls_ca_file', ca);
+  if (cert !== undefined && key !== undefined) checkPair(cert, key);
   return {
     ...(ca === undefined ? {} : { 'ssl.ca.location': ca }),
     ...(cert === undefined || key === undefined ? {} : { 'ssl.certificate.location': cert, 'ssl.key.location': key }),
   };
 }
 
-function check(what: string, where: string, read: () => unknown): void {
+function checkPair(cert: string, key: string): void {
   try {
-    read();
+    createSecureContext({ cert: readFileSync(cert), key: readFileSync(key) });
   } catch (cause) {
-    throw new SpamerError('config_invalid', what, { where, cause });
+    throw new SpamerError('config_invalid', 'kafka_tls_cert_file and kafka_tls_key_file: must be readable PEM files that fit each other', { where: cert, cause });
   }
 }
 

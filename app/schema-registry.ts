@@ -5,13 +5,15 @@ import { applySubjects, type DeclaredSubject, type SubjectFinding } from '../log
 import { readSchema } from '../schemas/avro.js';
 import { schemaFiles, type MessageName } from '../schemas/ids.js';
 import { messageOf, version } from '../schemas/types-text.js';
+import { readAuthority } from './authority.js';
 import { messagesOf, topics } from './topics.js';
 
-/** null: none is configured, and the embedded ids stand alone. */
+/** null: none is configured, and the embedded ids stand alone. @throws SpamerError `config_invalid`: the authority's file. */
 export function schemaRegistryOf(config: Config): SchemaRegistrySettings | null {
-  const { schema_registry_url: url, schema_registry_user: user, schema_registry_password: password } = config;
+  const { schema_registry_url: url, schema_registry_user: user, schema_registry_password: password, schema_registry_tls_ca_file: file } = config;
   if (url === undefined) return null;
-  return user === undefined || password === undefined ? { url } : { url, account: { user, password } };
+  const trusted = file === undefined ? {} : { ca: readAuthority('schema_registry_tls_ca_file', file) };
+  return { url, ...trusted, ...(user === undefined || password === undefined ? {} : { account: { user, password } }) };
 }
 
 /**

@@ -90,6 +90,7 @@ export const settings = {
   kafka_min_in_sync_replicas: { schema: whole(1, 100).default(2), doc: 'Copies that must have a record before it is acknowledged. On Apache Kafka they have it in memory: with 1, the loss of one broker\'s machine loses acknowledged frames.' },
   dangerously_ack_from_one_replica: { schema: flag.default(false), doc: 'Allows `kafka_min_in_sync_replicas` below 2.' },
   schema_registry_url: { schema: z.url({ protocol: /^https?$/ }).transform((text) => text.replace(/\/$/, '')).optional(), doc: 'Schema registry with Confluent\'s API, such as Redpanda\'s `https://host:8081`, in which `spamer topics apply` registers the schemas of the topics under the ids that records carry. Without it they carry the same ids.' },
+  schema_registry_tls_ca_file: { schema: z.string().min(1).optional(), doc: 'PEM certificates of the authority that the registry\'s certificate is of; without it those that Node.js knows.' },
   schema_registry_user: { schema: z.string().min(1).optional(), doc: 'User at that registry (HTTP Basic).' },
   schema_registry_password: { schema: z.string().min(1).optional(), secret: true, doc: 'That user\'s password.' },
   log_bytes_max: { schema: whole(1024 ** 2, 1e15).default(20 * GiB), doc: 'Bytes that the log may keep in the data folder; at the bound ingest stops acknowledging, nothing acknowledged is lost. Not with `kafka_brokers`: there the brokers\' disks are the bound.' },
@@ -343,12 +344,13 @@ function kafkaFaults(config: Partial<Config>): string[] {
 
 function schemaRegistryFaults(config: Partial<Config>): string[] {
   const { schema_registry_url: text, schema_registry_user: user, schema_registry_password: word, dangerously_listen_without_tls: clear } = config;
-  if (text === undefined) return (['schema_registry_user', 'schema_registry_password'] as const).filter((name) => config[name] !== undefined).map((name) => `${name}: has no effect without schema_registry_url`);
+  if (text === undefined) return (['schema_registry_tls_ca_file', 'schema_registry_user', 'schema_registry_password'] as const).filter((name) => config[name] !== undefined).map((name) => `${name}: has no effect without schema_registry_url`);
   const { protocol, hostname, username, password, search, hash } = new URL(text);
   const open = protocol === 'http:' && !loopback.has(hostname.replace(/^\[|\]$/g, '')) && clear !== true;
   return [
     ...(config.kafka_brokers === undefined ? ['schema_registry_url: has no effect without kafka_brokers'] : []),
     ...(open ? ['schema_registry_url: outside localhost must be https (or dangerously_listen_without_tls)'] : []),
+    ...(config.schema_registry_tls_ca_file !== undefined && protocol === 'http:' ? ['schema_registry_tls_ca_file: has no effect on an address with http'] : []),
     ...(username + password === '' ? [] : ['schema_registry_url: user and password have settings of their own']),
     ...(search + hash === '' ? [] : ['schema_registry_url: must be a scheme, a host, perhaps a port and a path']),
     ...((user === undefined) === (word === undefined) ? [] : ['schema_registry_user and schema_registry_password: give both or neither']),

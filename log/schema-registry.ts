@@ -1,3 +1,6 @@
+import { once } from 'node:events';
+import http from 'node:http';
+import https from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { SpamerError, toSpamerError } from '../core/errors.js';
@@ -7,6 +10,8 @@ import { limits } from '../core/limits.js';
 export interface SchemaRegistrySettings {
   /** Without a slash at its end. It may have a path, as contexts of one registry have. */
   readonly url: string;
+  /** PEM certificates that its own is to be of; absent: those that Node.js knows. */
+  readonly ca?: string;
   readonly account?: { readonly user: string; readonly password: string };
   /** For one request, and for the first answer of a registry that is just starting. */
   readonly timeoutMs?: number;
@@ -174,19 +179,12 @@ export class SchemaRegistry {
 
   /** @throws SpamerError where there is no answer to look at, or none for this user. */
   async #ask(method: Method, path: string, body?: object): Promise<Answer> {
-    const { url, account, timeoutMs = limits.schemaRegistryTimeoutMs } = this.#settings;
+    const { url, ca, account, timeoutMs = limits.schemaRegistryTimeoutMs } = this.#settings;
     const authorization = account === undefined ? {} : { authorization: `Basic ${Buffer.from(`${account.user}:${account.password}`).toString('base64')}` };
-    const sent = body === undefined ? {} : { body: JSON.stringify(body) };
-    let status: number;
-    let text: string;
-    try {
-      // No redirect: the password goes to the named address and to no other.
-      const response = await fetch(`${url}${path}`, { method, headers: { accept: contentType, 'content-type': contentType, ...authorization }, ...sent, redirect: 'error', signal: AbortSignal.timeout(timeoutMs) });
-      status = response.status;
-      text = await boundedText(response);
-    } catch (error) {
-      throw toSpamerError(error, 'unreachable', 'the schema registry does not answer', where);
-    }
+    const headers = { accept: contentType, 'content-type': contentType, ...authorization };
+    const { status, text } = await exchange(`${url}${path}`, { method, headers, ...(ca === undefined ? {} : { ca }), signal: AbortSignal.timeout(timeoutMs) }, body).catch((error: unknown) => {
+      throw distrusted(error) ?? toSpamerError(error, 'unreachable', 'the schema registry does not answer', where);
+    });
     if (status === 401 || status === 403) throw new SpamerError('config_invalid', account === undefined ? 'the schema registry wants a user and a password' : 'the schema registry refuses this user or password, or does not allow the user to do it', { where: 'schema_registry_user' });
     if (status === 429 || status >= 500) throw new SpamerError('unreachable', `the schema registry answered ${status}`, { where });
     const answered = jsonOf(text);
@@ -209,11 +207,29 @@ function jsonOf(text: string): unknown {
   }
 }
 
-async function boundedText(response: Response): Promise<string> {
-  const chunks: Uint8Array[] = [];
+/** No redirect is followed: the password goes to the named address and to no other. */
+async function exchange(url: string, options: https.RequestOptions, body: object | undefined): Promise<{ readonly status: number; readonly text: string }> {
+  const text = body === undefined ? undefined : JSON.stringify(body);
+  const request = (url.startsWith('https:') ? https : http).request(url, options);
+  // What comes after the answer has begun is told by the answer.
+  request.on('error', () => undefined);
+  request.end(text);
+  const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+  return { status: response.statusCode ?? 0, text: await boundedText(response) };
+}
+
+/** null: it is not about the certificate. */
+function distrusted(error: unknown): SpamerError | null {
+  const { code } = error as { readonly code?: unknown };
+  if (typeof code !== 'string' || !/CERT|SIGNATURE|ISSUER/.test(code)) return null;
+  return new SpamerError('config_invalid', `the schema registry's certificate is not trusted (${code}); name its authority`, { where: 'schema_registry_tls_ca_file', cause: error });
+}
+
+async function boundedText(response: http.IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
   let bytes = 0;
-  for await (const chunk of response.body ?? []) {
-    const part = chunk as Uint8Array;
+  for await (const chunk of response) {
+    const part = chunk as Buffer;
     bytes += part.length;
     if (bytes > limits.schemaRegistryAnswerBytesMax) throw new SpamerError('config_invalid', 'what answers at this address answers more than a schema registry would', { where });
     chunks.push(part);

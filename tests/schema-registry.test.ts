@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { applyConfiguredSubjects, declaredSubjects, faultOfSubjects } from '../app/schema-registry.js';
+import { applyConfiguredSubjects, declaredSubjects, faultOfSubjects, schemaRegistryOf } from '../app/schema-registry.js';
 import { topics } from '../app/topics.js';
 import { loadConfig } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
 import { SchemaRegistry } from '../log/schema-registry.js';
 import { applySubjects, sameForm, type DeclaredSubject } from '../log/schema-subjects.js';
 import { schemaIds } from '../schemas/ids.js';
+import { makeCertificate, withoutOpenssl } from './certificate.js';
 import { cli, freePort, temporaryFolder } from './program.js';
 import { refusal, startAxonOps, startDouble, type TestRegistry } from './schema-registry.js';
 
@@ -243,6 +245,28 @@ it('nobody there, a stranger, too much, and a wrong password are told by name, w
   registry.fault = () => null;
   const findings = await applyConfiguredSubjects(config, { url: registry.url, ...quick, account: right }, true);
   assert.equal(faultOfSubjects(findings), null);
+});
+
+it('a registry whose certificate is of a private authority is trusted by the file that names it; without it, with another, or with none that is one, a line says so', { skip: withoutOpenssl }, async (t) => {
+  const folder = temporaryFolder('schema-tls');
+  t.after(() => folder.remove());
+  const [own, stranger] = [makeCertificate(folder.dir, 'registry'), makeCertificate(folder.dir, 'stranger')];
+  const registry = await startDouble({ user: 'spamer', password: 'secret-of-schemas' }, own);
+  t.after(() => registry.stop());
+  const asked = async (ca?: string): Promise<string> => {
+    const given = loadConfig({ environment: { SPAMER_KAFKA_BROKERS: '127.0.0.1:9', SPAMER_SCHEMA_REGISTRY_URL: registry.url, SPAMER_SCHEMA_REGISTRY_USER: 'spamer', SPAMER_SCHEMA_REGISTRY_PASSWORD: 'secret-of-schemas', ...(ca === undefined ? {} : { SPAMER_SCHEMA_REGISTRY_TLS_CA_FILE: ca }) }, cwd: '/' });
+    try {
+      const findings = await applyConfiguredSubjects(given, { ...(schemaRegistryOf(given) ?? assert.fail()), ...quick }, true);
+      return findings.every(({ kind }) => kind === 'made') ? 'made' : 'not made';
+    } catch (error) {
+      assert.ok(error instanceof SpamerError);
+      return `${error.code} ${error.where === undefined ? '' : error.where.replace(folder.dir, '')}`;
+    }
+  };
+  for (const ca of [undefined, stranger.cert]) assert.equal(await asked(ca), 'config_invalid schema_registry_tls_ca_file', ca);
+  assert.equal(await asked(join(folder.dir, 'absent.pem')), 'config_invalid /absent.pem');
+  assert.deepEqual(registry.writes, [], 'nothing was said to whom is not trusted');
+  assert.equal(await asked(own.cert), 'made');
 });
 
 it('doctor asks the schema registry, whether or not the brokers answer', async (t) => {

@@ -1,11 +1,13 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import avsc from 'avsc';
+import type { Files } from './certificate.js';
 import { freePort, temporaryFolder } from './program.js';
 
 const contentType = 'application/vnd.schemaregistry.v1+json';
@@ -56,9 +58,9 @@ export interface TestRegistry {
 }
 
 /** Calls pass through here on their way to `target`, may meet a fault, and are written down. */
-async function between(target: string, end: () => Promise<void>): Promise<TestRegistry> {
+async function between(target: string, end: () => Promise<void>, tls?: Files): Promise<TestRegistry> {
   const writes: string[] = [];
-  const server = createServer((request, response) => {
+  const passOn: RequestListener = (request, response) => {
     void (async () => {
       const call = { method: request.method ?? '', path: request.url ?? '' };
       if (call.method !== 'GET') writes.push(`${call.method} ${call.path}`);
@@ -73,8 +75,9 @@ async function between(target: string, end: () => Promise<void>): Promise<TestRe
       if (fault !== null) response.destroy();
       else send(response, { status: answered.status, body: text });
     })();
-  });
-  const url = `http://127.0.0.1:${await portOf(server)}`;
+  };
+  const server = tls === undefined ? createServer(passOn) : createTlsServer({ cert: readFileSync(tls.cert), key: readFileSync(tls.key) }, passOn);
+  const url = `${tls === undefined ? 'http' : 'https'}://127.0.0.1:${await portOf(server)}`;
   const registry: TestRegistry = {
     url, writes, fault: () => null,
     ask: async (method, path, body) => {
@@ -92,8 +95,8 @@ async function between(target: string, end: () => Promise<void>): Promise<TestRe
   return registry;
 }
 
-/** The double. */
-export async function startDouble(account?: { readonly user: string; readonly password: string }): Promise<TestRegistry> {
+/** The double. @param tls it is reached by TLS, with this certificate */
+export async function startDouble(account?: { readonly user: string; readonly password: string }, tls?: Files): Promise<TestRegistry> {
   const double = new Double();
   const wanted = account === undefined ? undefined : `Basic ${Buffer.from(`${account.user}:${account.password}`).toString('base64')}`;
   const server = createServer((request, response) => {
@@ -108,7 +111,7 @@ export async function startDouble(account?: { readonly user: string; readonly pa
   return between(`http://127.0.0.1:${port}`, async () => {
     server.closeAllConnections();
     server.close();
-  });
+  }, tls);
 }
 
 /** AxonOps Schema Registry 0.2, an implementation that is neither ours nor Confluent's, where its binary is named. */
