@@ -304,6 +304,15 @@ test('dashboard and alerts ask for metrics that the program has, by labels that 
   assert.ok(panels.every(({ datasource: { uid } }) => uid === datasource.datasources[0]?.uid));
   const prometheus = parse(text('deploy/prometheus/prometheus.yml')) as { rule_files: string[]; scrape_configs: Array<{ static_configs?: Array<{ targets: string[] }>; dns_sd_configs?: Array<{ names: string[] }> }> };
   assert.deepEqual(prometheus.rule_files, ['alerts.yml']);
+  // With compose.tls.yaml the same but for what `query` answers by.
+  const [plain, tls] = ['prometheus.yml', 'prometheus.tls.yml'].map((file) => parse(text(`deploy/prometheus/${file}`)) as { scrape_configs: Array<{ tls_config?: unknown; relabel_configs?: Array<{ source_labels: string[]; regex: string; target_label: string; replacement: string }> }> });
+  const [scraped, ...others] = tls?.scrape_configs ?? [];
+  assert.deepEqual(scraped?.relabel_configs?.pop(), { source_labels: ['role'], regex: 'query', target_label: '__scheme__', replacement: 'https' });
+  delete scraped.tls_config;
+  assert.deepEqual({ ...tls, scrape_configs: [scraped, ...others] }, plain);
+  const commands = composeFiles.map((file) => composeOf(file).services['prometheus']?.command ?? []);
+  assert.deepEqual(commands.map(([config]) => config), ['--config.file=/etc/prometheus/prometheus.yml', '--config.file=/etc/prometheus/prometheus.tls.yml']);
+  assert.deepEqual(commands[1]?.slice(1), commands[0]?.slice(1));
   const hosts = prometheus.scrape_configs.flatMap(({ static_configs: fixed = [], dns_sd_configs: named = [] }) => [...fixed.flatMap(({ targets }) => targets.map((target) => target.split(':')[0] ?? '')), ...named.flatMap(({ names }) => names)]);
   const near = new Set(compose.services['prometheus']?.networks);
   // By one network: by two it could be found twice, and counted twice.
