@@ -2,6 +2,7 @@ import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { WebSocket, type RawData } from 'ws';
 import { SpamerError } from '../core/errors.js';
+import { limits } from '../core/limits.js';
 import { decode, encode, headerBytes, messageName } from '../schemas/codec.js';
 import { frameMessage } from '../schemas/frames.js';
 import type { Command, Hello, Nack } from '../schemas/types.js';
@@ -38,6 +39,8 @@ export interface ClientOptions {
   readonly onCommand?: CommandHandler | undefined;
   readonly startedAtUs: number;
   readonly ackTimeoutMs?: number | undefined;
+  /** Silence after which a waiting device pings the server. */
+  readonly askAfterMs?: number | undefined;
   readonly statusMs?: number | undefined;
   readonly backoffMs?: number | undefined;
 }
@@ -58,6 +61,10 @@ const refusalsMax = 5;
 /** So often the server may fail to read one frame before its content is given up: never by chance, even where every fifth message is damaged. */
 const attemptsMax = 12;
 const commandsRemembered = 256;
+/** A device that waits for the server and has heard nothing for so long pings it; without an answer for as long again it gives the connection up. */
+const defaultAskAfterMs = 10_000;
+/** Nothing waits, and not even a ping came for so long. */
+const silentMsMax = 60_000;
 const closedReplaced = 4001;
 const closedForbidden = 4003;
 
@@ -78,6 +85,12 @@ interface Ended {
 }
 
 const unconnected: Ended = { helloed: false, elsewhere: null, status: null, code: 1006, untrusted: false };
+
+/** When anything came over a connection, and since when a ping waits for its answer. */
+interface Heard {
+  at: number;
+  asked: number | null;
+}
 
 interface Live {
   readonly socket: WebSocket;
@@ -106,6 +119,8 @@ export class DeviceClient {
   /** Server time less device time at Hello, µs. */
   #clockLead = 0;
   #fresh: boolean;
+  /** When handshakes were given up that nobody had answered, ms: each may still arrive, and is the newer connection then. */
+  #unanswered: number[] = [];
 
   constructor(options: ClientOptions) {
     this.#options = options;
@@ -121,7 +136,7 @@ export class DeviceClient {
       if (signal.aborted) return;
       if (this.counts.acked > ackedBefore) failures = 0;
       if (end.helloed) refusals = 0;
-      if (end.code === closedReplaced) throw new SpamerError('replaced', 'another connection of this device took over');
+      if (end.code === closedReplaced && !this.#replacedItself()) throw new SpamerError('replaced', 'another connection of this device took over');
       if (end.code === closedForbidden) throw new SpamerError('forbidden', 'the device was suspended or revoked');
       if (end.untrusted) throw new SpamerError('unreachable', 'the certificate of the server is not trusted; `--ca` names the authority of a private one', { where: this.#options.url });
       if (end.status === 401 || end.status === 403) refusals += 1;
@@ -131,6 +146,17 @@ export class DeviceClient {
       if (!end.helloed) this.#options.onEvent?.({ kind: 'unreachable', status: end.status, retryMs: Math.round(retryMs) });
       await sleep(retryMs, undefined, { signal }).catch(() => undefined);
     }
+  }
+
+  /** Whether a handshake of its own that came late can have been what took over; each is an excuse once. */
+  #replacedItself(): boolean {
+    this.#forgetLate();
+    return this.#unanswered.shift() !== undefined;
+  }
+
+  /** Handshakes whose token is no longer good. */
+  #forgetLate(): void {
+    this.#unanswered = this.#unanswered.filter((at) => Date.now() - at < limits.deviceTokenAgeMaxS * 1000);
   }
 
   /** To be called after `buffer.append`. Frames appended in one turn share messages. */
@@ -183,12 +209,14 @@ export class DeviceClient {
       let status: number | null = null;
       let elsewhere: string | null = null;
       let helloed = false;
-      let heardAt = Date.now();
+      let asked = true;
+      const heard: Heard = { at: Date.now(), asked: null };
+      const hear = (): void => void Object.assign(heard, { at: Date.now(), asked: null });
       const abort = (): void => {
         socket.close(1001);
         setTimeout(() => socket.terminate(), 1_000).unref();
       };
-      const watch = setInterval(() => this.#watch(socket, heardAt), 250);
+      const watch = setInterval(() => this.#watch(socket, heard), 250);
       const report = setInterval(() => this.#status(), this.#options.statusMs ?? 60_000);
       signal.addEventListener('abort', abort, { once: true });
       socket.on('unexpected-response', (request, response) => {
@@ -198,10 +226,14 @@ export class DeviceClient {
         request.destroy();
         socket.terminate();
       });
-      socket.on('error', (error: NodeJS.ErrnoException) => { untrusted = certificateFaults.test(error.code ?? ''); });
-      socket.on('ping', () => { heardAt = Date.now(); });
+      socket.on('error', (error: NodeJS.ErrnoException) => {
+        untrusted = certificateFaults.test(error.code ?? '');
+        asked = error.code !== 'ECONNREFUSED';
+      });
+      socket.on('ping', hear);
+      socket.on('pong', hear);
       socket.on('message', (data: RawData) => {
-        heardAt = Date.now();
+        hear();
         if (this.#message(socket, data as Buffer)) helloed = true;
       });
       socket.on('close', (code, reason) => {
@@ -210,6 +242,10 @@ export class DeviceClient {
         signal.removeEventListener('abort', abort);
         if (this.#live?.socket === socket) this.#live = null;
         if (helloed) this.#options.onEvent?.({ kind: 'disconnected', code, reason: reason.toString() });
+        else if (asked && status === null) {
+          this.#forgetLate();
+          this.#unanswered.push(Date.now());
+        }
         resolve({ helloed, elsewhere, status, code, untrusted });
       });
       if (signal.aborted) abort();
@@ -375,15 +411,22 @@ export class DeviceClient {
     return bodies;
   }
 
-  /** A message may be lost on the way into a dying connection, so silence is answered by sending again. */
-  #watch(socket: WebSocket, heardAt: number): void {
+  /** A message may be lost on the way into a dying connection, so silence is answered by sending again; and by a question, since the other side may be gone untold. */
+  #watch(socket: WebSocket, heard: Heard): void {
     const live = this.#live;
-    if (Date.now() - heardAt > 60_000) {
+    const now = Date.now();
+    const { askAfterMs = defaultAskAfterMs, ackTimeoutMs = 15_000 } = this.#options;
+    const waits = live?.socket !== socket || live.sent > this.#options.buffer.acked;
+    if (now - heard.at > silentMsMax || (heard.asked !== null && now - heard.asked > askAfterMs)) {
       socket.terminate();
       return;
     }
-    if (live?.socket !== socket || live.sent === this.#options.buffer.acked) return;
-    if (Date.now() - live.progressAt > (this.#options.ackTimeoutMs ?? 15_000)) this.#rewind(0);
+    if (!waits) return;
+    if (heard.asked === null && now - heard.at > askAfterMs) {
+      heard.asked = now;
+      if (socket.readyState === WebSocket.OPEN) socket.ping();
+    }
+    if (live?.socket === socket && now - live.progressAt > ackTimeoutMs) this.#rewind(0);
   }
 
   #status(): void {
