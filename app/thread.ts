@@ -25,7 +25,7 @@ export interface Thread<Api extends ThreadApi> extends Part {
   readonly api: Remote<Api>;
 }
 
-/** Half of V8's own bound: four threads with whole ones held 60 to 80 MB more and took no less CPU (decision 0106). */
+/** Half of V8's own bound: four threads with whole ones hold 65 MB more and take no less CPU (decision 0106). */
 const maxYoungGenerationSizeMb = 24;
 
 /**
