@@ -8,6 +8,13 @@ const lockName = [0x53504d52, 1] as const;
 /** A process that was killed holds its lock until the server has noticed; a start waits that long for it. */
 const takeWaitMs = 3000;
 const retakeMs = 500;
+/** The owner's session is asked so often whether it is there, and has so long to answer: nothing else would be sent over it. */
+const beatMs = 5000;
+const farewellMs = 1000;
+/** The system asks on an idle connection, so that one whose other side is gone ends within half a minute, on both sides. */
+const idleMs = 10_000;
+export const keptAlive = { keepAlive: true, keepAliveInitialDelayMillis: idleMs } as const;
+const serverKeepsAlive = `SET tcp_keepalives_idle = ${idleMs / 1000}; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3`;
 
 /**
  * One process owns a registry at a time, since the program keeps in memory what it alone changes. A session of its own holds an advisory
@@ -18,7 +25,11 @@ export class PostgresOwner {
   readonly #url: string;
   readonly #connectTimeoutMs: number;
   #client: pg.Client | null = null;
+  /** The server's process of the session that holds the lock, or held it last. */
   #pid = 0;
+  /** When that process began, since a number may be used again. */
+  #begun = '';
+  #beating: NodeJS.Timeout | undefined;
   #released = false;
   #retaking: Promise<void> | null = null;
 
@@ -54,34 +65,54 @@ export class PostgresOwner {
     this.#released = true;
     const client = this.#client;
     this.#client = null;
-    await client?.end();
+    clearInterval(this.#beating);
+    // A server that does not answer is not waited for.
+    await Promise.race([client?.end(), sleep(farewellMs)]);
     await this.#retaking;
   }
 
   async #take(): Promise<boolean> {
-    const client = new pg.Client({ connectionString: this.#url, connectionTimeoutMillis: this.#connectTimeoutMs, application_name: 'spamer owner', keepAlive: true });
+    const client = new pg.Client({ connectionString: this.#url, connectionTimeoutMillis: this.#connectTimeoutMs, query_timeout: beatMs, application_name: 'spamer owner', ...keptAlive });
     // What follows an error is the connection's end, which is what counts.
     client.on('error', () => undefined);
     try {
       await client.connect();
-      const { rows } = await client.query<{ held: boolean; pid: number }>('SELECT pg_try_advisory_lock($1, $2) AS held, pg_backend_pid() AS pid', [...lockName]);
+      await client.query(serverKeepsAlive);
+      await this.#endFormer(client);
+      const { rows } = await client.query<{ held: boolean; pid: number; begun: string }>('SELECT pg_try_advisory_lock($1, $2) AS held, pid, backend_start::text AS begun FROM pg_stat_activity WHERE pid = pg_backend_pid()', [...lockName]);
       if (rows[0]?.held !== true) {
         await client.end();
         return false;
       }
-      this.#pid = rows[0].pid;
+      [this.#pid, this.#begun] = [rows[0].pid, rows[0].begun];
     } catch (error) {
       await client.end().catch(() => undefined);
       throw translate(error);
     }
     this.#client = client;
+    this.#beating = setInterval(() => void this.#beat(client), beatMs).unref();
     client.once('end', () => this.#lost(client));
     return true;
+  }
+
+  /** The session that this owner lost may live on at the server, which was not told, and hold the lock against it. */
+  async #endFormer(client: pg.Client): Promise<void> {
+    if (this.#pid !== 0) await client.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2', [this.#pid, this.#begun]);
+  }
+
+  async #beat(client: pg.Client): Promise<void> {
+    try {
+      await client.query('SELECT 1');
+    } catch {
+      // With a question under way it does not wait for the other side.
+      await client.end().catch(() => undefined);
+    }
   }
 
   #lost(client: pg.Client): void {
     if (this.#released || this.#client !== client) return;
     this.#client = null;
+    clearInterval(this.#beating);
     this.#retaking ??= this.#retake().finally(() => { this.#retaking = null; });
   }
 

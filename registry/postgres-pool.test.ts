@@ -5,7 +5,8 @@ import { once } from 'node:events';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { demanded, freePort } from '../tests/program.js';
+import { Link } from '../tests/link.js';
+import { demanded, freePort, until } from '../tests/program.js';
 import { Postgresql, postgresqlMissing } from '../tests/postgresql.js';
 import { registryVariables } from '../tests/registries.js';
 import { openPostgres, type PostgresSettings } from './postgres-pool.js';
@@ -126,6 +127,34 @@ test('[DURABLE] kill -9 of the server: what was confirmed is there, what was not
   } finally {
     stopped = true;
     await database.close();
+  }
+});
+
+test('connections that are half-open are noticed, the owner\'s too, whose lock the server still holds for it; then all goes on', { skip, timeout: 120_000 }, async (t) => {
+  const link = await Link.start(server.port);
+  t.after(() => link.stop());
+  const given = settings({ statementTimeoutMs: 1000 });
+  const through = new URL(given.url);
+  through.port = String(link.port);
+  const database = await openPostgres({ ...given, url: through.href });
+  try {
+    await put(database, 'before');
+    for (const round of [1, 2]) {
+      const sinceMs = performance.now();
+      link.abandon();
+      const { near } = link.unaware;
+      assert.ok(near >= 2, 'the owner and who has asked');
+      await assert.rejects(put(database, `asked of round ${round}`), refusedWith('unreachable'));
+      await until('every dead connection to be given up', async () => link.unaware.near === 0, 60_000);
+      await again(() => put(database, `after round ${round}`));
+      t.diagnostic(`${near} connections given up, and written again, after ${Math.round(performance.now() - sinceMs)} ms`);
+    }
+    assert.deepEqual((await facts(database)).filter((name) => /^(before|after)/.test(name)), ['after round 1', 'after round 2', 'before']);
+    link.abandon();
+  } finally {
+    const sinceMs = performance.now();
+    await database.close();
+    assert.ok(performance.now() - sinceMs < 10_000, 'a server that does not answer does not hold the end up');
   }
 });
 

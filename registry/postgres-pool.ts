@@ -3,7 +3,7 @@ import pg from 'pg';
 import { SpamerError } from '../core/errors.js';
 import { migrate } from './migrate.js';
 import { translate } from './postgres-errors.js';
-import { PostgresOwner } from './postgres-owner.js';
+import { keptAlive, PostgresOwner } from './postgres-owner.js';
 import type { SqlClient, SqlDatabase } from './sql.js';
 
 export interface PostgresSettings {
@@ -17,6 +17,12 @@ export interface PostgresSettings {
 /** A transaction that met another and lost is begun anew that often, with growing pauses, before it is given up. */
 const attemptsMax = 12;
 const connectTimeoutMs = 5000;
+/** The server ends a statement in its time; where not even that is heard so much later, the connection is no more. */
+const answerLateMs = 2000;
+/** Of a migration: several statements, each with its own time at the server. */
+const scriptTimeoutMs = 120_000;
+/** A server that does not answer is not waited for when the connections to it are closed. */
+const farewellMs = 1000;
 
 /**
  * Opens the registry's database on a PostgreSQL server, up to date, with the same SQL and migrations as PGlite.
@@ -49,8 +55,8 @@ class PostgresDatabase implements SqlDatabase {
   constructor({ url, connectionsMax, statementTimeoutMs }: PostgresSettings, owner: PostgresOwner) {
     this.#owner = owner;
     this.#pool = new pg.Pool({
-      connectionString: url, max: connectionsMax, connectionTimeoutMillis: connectTimeoutMs, statement_timeout: statementTimeoutMs,
-      idle_in_transaction_session_timeout: 2 * statementTimeoutMs, application_name: 'spamer', keepAlive: true, types: asPglite,
+      connectionString: url, max: connectionsMax, connectionTimeoutMillis: connectTimeoutMs, statement_timeout: statementTimeoutMs, query_timeout: statementTimeoutMs + answerLateMs,
+      idle_in_transaction_session_timeout: 2 * statementTimeoutMs, application_name: 'spamer', ...keptAlive, types: asPglite,
       verify: (client, done) => void prepare(client, owner).then(() => done(), (error: unknown) => done(error instanceof Error ? error : new SpamerError('internal', 'not an error'))),
     });
     // A connection that ends, idle or between two statements, is replaced when one is needed; without listeners it would end the process.
@@ -77,7 +83,7 @@ class PostgresDatabase implements SqlDatabase {
   }
 
   async close(): Promise<void> {
-    await this.#pool.end();
+    await Promise.race([this.#pool.end(), sleep(farewellMs)]);
     await this.#owner.release();
   }
 
@@ -120,8 +126,8 @@ async function transact<Result>(client: pg.PoolClient, work: (client: SqlClient)
     await client.query('COMMIT');
     return result;
   } catch (error) {
-    // On a broken connection this fails too, and the server rolls back by itself: the first error is the one to tell.
-    await client.query('ROLLBACK').catch(() => undefined);
+    // On a broken connection this fails too, and the server rolls back by itself: the first error is the one to tell. One that does not answer is not asked again.
+    if (error instanceof pg.DatabaseError || error instanceof SpamerError) await client.query('ROLLBACK').catch(() => undefined);
     throw error;
   }
 }
@@ -130,7 +136,7 @@ async function transact<Result>(client: pg.PoolClient, work: (client: SqlClient)
 function clientOf(client: pg.PoolClient): SqlClient {
   const made: SqlClient = {
     query: async <Row>(sql: string, params: readonly unknown[] = []) => (await client.query(sql, [...params])).rows as Row[],
-    script: async (sql) => void (await client.query(sql)),
+    script: async (sql) => void (await client.query(Object.assign({ text: sql }, { query_timeout: scriptTimeoutMs }))),
     // A transaction inside a transaction is the same transaction.
     transaction: (work) => work(made),
   };
