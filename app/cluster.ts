@@ -8,9 +8,10 @@ import type { AnonymizeStats } from '../processors/anonymize-stage.js';
 import type { RecordStats } from '../processors/record-stage.js';
 import type { LoopStats } from '../processors/stage.js';
 import type { SinkStatus } from '../sinks/sink.js';
-import type { Buried, BuriedState, Tombstone } from '../sinks/tombstones.js';
+import type { BuriedState } from '../sinks/tombstones.js';
+import type { Burier } from './burial.js';
 
-/** Roles whose work is shared out: ingest and processors by shares of the partitions, sinks as one, which the next process takes over. */
+/** Roles whose work is shared out, by shares of the partitions. */
 export const sharedRoles = ['ingest', 'processors', 'sinks'] as const;
 export type SharedRole = (typeof sharedRoles)[number];
 
@@ -54,7 +55,7 @@ export interface NodeReport {
 }
 
 /** What every process does when the one with the keys asks for it. Called `node` on the line. */
-export interface NodeApi {
+export interface NodeApi extends Burier {
   take(role: SharedRole, share: number): Promise<void>;
   release(role: SharedRole, share: number): Promise<void>;
   /** Where devices of each share are let in; null: nowhere at present. */
@@ -69,8 +70,7 @@ export interface NodeApi {
   connected(): Promise<readonly ConnectedDevice[]>;
   /** @throws SpamerError `unreachable` when it is not connected here. */
   sendCommand(device: DeviceId, name: string, args: Record<string, string>, timeoutMs: number): Promise<CommandAnswer>;
-  /** Of the process that has the sinks. */
-  bury(tombstones: readonly Tombstone[]): Promise<readonly Buried[]>;
+  /** Of the process that has the first share of the sinks. */
   buried(): Promise<readonly BuriedState[]>;
   chunkCount(patient: PatientId): Promise<number>;
 }

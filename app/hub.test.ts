@@ -7,6 +7,7 @@ import type { DeviceId } from '../core/ids.js';
 import { limits } from '../core/limits.js';
 import { until } from '../tests/program.js';
 import type { AuditEntry, Auditor } from '../security/audit.js';
+import type { Tombstone } from '../sinks/tombstones.js';
 import type { ClusterApi, NodeAbout, NodeApi, SharedRole } from './cluster.js';
 import { Hub } from './hub.js';
 import { Link } from './link.js';
@@ -32,6 +33,8 @@ class FakeNode {
   releaseMs = 0;
   /** It can't read anew what may have changed. */
   blind = false;
+  /** What it was asked to bury, in which of its shares. */
+  readonly buried: string[] = [];
   link!: Link;
   readonly #id: string;
 
@@ -55,6 +58,14 @@ class FakeNode {
         if (this.stuck) return new Promise<void>(() => undefined);
         this.refreshed.push(of);
         return Promise.resolve();
+      },
+      keepOut: async (share: number, [one]: readonly Tombstone[]) => {
+        await sleep(50);
+        this.buried.push(`${share} keeps ${one?.study} out`);
+      },
+      bury: async ([one]: readonly Tombstone[]) => {
+        this.buried.push(`${one?.study} buried`);
+        return [{ ...one, rows: 1, samples: 1 }];
       },
       report: () => Promise.reject(new Error('not asked for')),
     } as unknown as NodeApi;
@@ -86,14 +97,14 @@ test('shares are worked out evenly, go back and forth as processes come and leav
   const hub = await hubOf(t);
   const first = await joined(t, 'first', hub);
   assert.equal(await first.link.api<Keeper>('custodian').key(), 'the key');
-  await until('all shares with the first', async () => all(first).length === shares && first.held.sinks.size === 1);
+  await until('all shares with the first', async () => all(first).length === shares && first.held.sinks.size === shares);
   const second = await joined(t, 'second', hub);
-  await until('half of them with the second', async () => first.held.ingest.size === 2 && second.held.ingest.size === 2);
+  await until('half of them with the second', async () => first.held.ingest.size === 2 && second.held.ingest.size === 2 && second.held.sinks.size === 2);
   assert.deepEqual(all(first, second), [0, 1, 2, 3]);
-  assert.deepEqual([first.held.sinks.size, second.held.sinks.size], [1, 0], 'what is one stays where it is');
+  assert.deepEqual([...first.held.sinks, ...second.held.sinks].sort(), [0, 1, 2, 3]);
   await until('both know', async () => [first, second].every(({ urls }) => urls.length === shares && urls.every((url, share) => url === `ws://${second.held.ingest.has(share) ? 'second' : 'first'}/v1/stream`)));
   await first.link.leave();
-  assert.deepEqual([all(first), all(second), second.held.sinks.size], [[], [0, 1, 2, 3], 1], 'when it has left, another has everything');
+  assert.deepEqual([all(first), all(second), second.held.sinks.size], [[], [0, 1, 2, 3], shares], 'when it has left, another has everything');
 });
 
 test('[DENY] a change is acted on by every process when it is told, or that process is cut off; back again, it reads everything anew', { timeout: 60_000 }, async (t) => {
@@ -110,6 +121,23 @@ test('[DENY] a change is acted on by every process when it is told, or that proc
   assert.equal(good.refreshed.length, 2);
   await until('it to be back', async () => stuck.joins === 2);
   assert.equal(stuck.lost, 0);
+});
+
+test('[ERASED] every other share of the sinks keeps an erased patient\'s rows out before the first deletes them; where one is with nobody nothing is deleted', { timeout: 60_000 }, async (t) => {
+  const hub = await hubOf(t);
+  const graves = [{ study: 'heart', pseudonym: device as string }];
+  await assert.rejects(hub.bury(graves), { code: 'unreachable' });
+  const [first, second] = [await joined(t, 'first', hub), await joined(t, 'second', hub)];
+  await until('shares', async () => first.held.sinks.size === 2 && second.held.sinks.size === 2);
+  assert.deepEqual(await hub.bury(graves), [{ ...graves[0], rows: 1, samples: 1 }]);
+  const [has, other] = first.held.sinks.has(0) ? [first, second] : [second, first];
+  const kept = ({ held }: FakeNode): string[] => [...held.sinks].filter((share) => share !== 0).sort().map((share) => `${share} keeps heart out`);
+  assert.deepEqual([has.buried.slice(0, -1).sort(), other.buried.sort()], [kept(has), kept(other)]);
+  assert.equal(has.buried.at(-1), 'heart buried');
+  await endWithoutAWord(other);
+  await until('it to be gone', async () => hub.size === 1);
+  await assert.rejects(hub.bury(graves), { code: 'unreachable' });
+  assert.equal(has.buried.filter((what) => what === 'heart buried').length, 1);
 });
 
 test('a process whose line is cut keeps its shares for a moment, finds the line again, and its calls wait for it; one that stays away loses them', { timeout: 60_000 }, async (t) => {

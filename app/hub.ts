@@ -2,6 +2,7 @@ import { SpamerError } from '../core/errors.js';
 import type { DeviceId, PatientId } from '../core/ids.js';
 import { faultOf, type Journal } from '../core/journal.js';
 import { limits } from '../core/limits.js';
+import { buryInAll } from './burial.js';
 import { isShared, sharedRoles, type ClusterApi, type Deployment, type NodeAbout, type NodeApi, type NodeReport, type SharedRole } from './cluster.js';
 import { listenForLines, type LineAddress, type LineServer, type LineSocket } from './line-socket.js';
 import { connect, serve, type Remote } from './rpc.js';
@@ -89,11 +90,11 @@ export class Hub {
   }
 
   bury(tombstones: readonly Tombstone[]): Promise<readonly Buried[]> {
-    return this.#sinks().bury(tombstones);
+    return buryInAll(this.#parts.shares, (share) => this.#sinks(share), tombstones);
   }
 
   chunkCount(patient: PatientId): Promise<number> {
-    return this.#sinks().chunkCount(patient);
+    return this.#sinks(0).chunkCount(patient);
   }
 
   /** For its own metrics and readiness. */
@@ -107,9 +108,9 @@ export class Hub {
     return this.#members.size;
   }
 
-  #sinks(): Remote<NodeApi> {
-    for (const { api, held } of this.#members.values()) if (held.get('sinks')?.has(0) === true) return api;
-    throw new SpamerError('unreachable', 'no process has the sinks at present', { where: 'sinks' });
+  #sinks(share: number): Remote<NodeApi> {
+    for (const { api, held } of this.#members.values()) if (held.get('sinks')?.has(share) === true) return api;
+    throw new SpamerError('unreachable', 'no process has the sinks of a share at present', { where: `sinks/${share}` });
   }
 
   async #tell(change: (node: Remote<NodeApi>) => Promise<void>): Promise<void> {
@@ -144,7 +145,7 @@ export class Hub {
       reports: () => this.reports(),
       connected: () => this.#connected(),
       sendCommand: (device, name, args, timeoutMs) => this.#sendCommand(device, name, args, timeoutMs),
-      buried: (): Promise<readonly BuriedState[]> => this.#sinks().buried(),
+      buried: (): Promise<readonly BuriedState[]> => this.#sinks(0).buried(),
       stream: async () => this.#urls().find((url) => url !== null) ?? null,
     };
     serve(line.port('cluster'), cluster);
@@ -226,7 +227,7 @@ export class Hub {
     const members = [...this.#members.values()].filter(({ about }) => about.ready && about.roles.some((one) => isShared(one) && one === role));
     const away = new Set([...this.#away.values()].flatMap(({ held }) => [...(held.get(role) ?? [])]));
     const holdings = new Map(members.map(({ about, held }) => [about.id, [...(held.get(role) ?? [])]]));
-    const moves = planShares(role === 'sinks' ? 1 : this.#parts.shares, holdings).filter(({ share }) => !away.has(share));
+    const moves = planShares(this.#parts.shares, holdings).filter(({ share }) => !away.has(share));
     let moved = false;
     for (const { share, from, to } of moves) moved = (await this.#move(role, share, from, to)) || moved;
     return moved;

@@ -57,7 +57,7 @@ export interface AppliedTopics {
 /** Compares the topics of the cluster with those that the program declares, and makes what is missing (with `make`). */
 export async function applyConfiguredTopics(config: OnKafka, make: boolean): Promise<AppliedTopics> {
   const settings = kafkaOf(config);
-  const declared = declaredTopics(topics(config), writersOf(topics(config), extraWriters), replicationOf(config));
+  const declared = declaredTopics(topics(config), writersOf(topics(config), extraWriters(config)), replicationOf(config));
   const cluster = Cluster.open(settings);
   try {
     await cluster.ready();
@@ -98,5 +98,5 @@ export async function openConfiguredLog(config: OnKafka, journal: Journal, onLos
     if (asked === 1) journal.warn('topics have too few in-sync replicas to be written to; waiting for them');
     await sleep(askAgainMs);
   }
-  return openKafkaLog({ ...kafkaOf(config), topics: topics(config), extraWriters, journal, onLost });
+  return openKafkaLog({ ...kafkaOf(config), topics: topics(config), extraWriters: extraWriters(config), journal, onLost });
 }

@@ -9,6 +9,7 @@ import { PolicyEngine } from '../security/policy.js';
 import { readPolicyFiles } from '../security/policy-files.js';
 import type { AnonymizeThread } from './anonymize-thread.js';
 import { buildApi, listen } from './api-server.js';
+import { buryInAll } from './burial.js';
 import { countChunks } from './chunks.js';
 import { startCustody } from './custody.js';
 import type { Custodian } from './custodian.js';
@@ -26,6 +27,7 @@ import { checkPorts, makeDataFolder } from './preflight.js';
 import type { RecordThread } from './record-thread.js';
 import type { Remote } from './rpc.js';
 import { Sealers } from './sealers.js';
+import { sinkShares } from './stores.js';
 import type { StoresThread } from './stores-thread.js';
 import { startThread } from './thread.js';
 import { readCertificates, watchCertificates } from './tls.js';
@@ -95,7 +97,7 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
   const { custodian, audit } = custody;
   const sealers = new Sealers(custodian);
   const stores = (await lifecycle.start(() => startThread<StoresThread>('stores-thread', { config, ports: logPorts() }, onDeath))).api;
-  await stores.take(0);
+  for (let share = 0; share < sinkShares(config); share++) await stores.take(share);
   let anonymize: Remote<AnonymizeThread> | null = null;
   let record: Remote<RecordThread> | null = null;
   let ingest: IngestServer | null = null;
@@ -119,7 +121,7 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
   const vault = vaultOf(custodian);
   const eraser = new Eraser({
     erasures: custody.erasures, log, journal, audit: audit.trail,
-    bury: (tombstones) => stores.bury(tombstones),
+    bury: (tombstones) => buryInAll(sinkShares(config), () => stores, tombstones),
     chunks: (patient) => countChunks(stores, patient),
     refresh: async (device) => { await ingest?.refresh(device); },
     forget: async (patient) => {

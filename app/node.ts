@@ -163,6 +163,10 @@ export class Node implements NodeApi {
     return ingest.server.sendCommand(...asked);
   }
 
+  keepOut(...asked: Parameters<NodeApi['keepOut']>): ReturnType<NodeApi['keepOut']> {
+    return this.#stores().keepOut(...asked);
+  }
+
   bury(...asked: Parameters<NodeApi['bury']>): ReturnType<NodeApi['bury']> {
     return this.#stores().bury(...asked);
   }

@@ -1,32 +1,32 @@
 import type { Config } from '../core/config.js';
 import type { Stores } from '../sinks/duckdb.js';
-import { openStores } from './stores.js';
+import { openStores, sinkShares } from './stores.js';
 
 /** The stores as a process has them. */
 export interface OpenedStores {
   /** @throws SpamerError `unreachable` while nobody has made them. */
   reads(): Promise<Stores>;
-  /** While this process has the sinks. */
-  writes(): Promise<Stores>;
-  doneWriting(): Promise<void>;
+  /** While this process has that share of the sinks. */
+  writes(share: number): Promise<Stores>;
+  doneWriting(share: number): Promise<void>;
   close(): Promise<void>;
 }
 
-/** Of the only process that there is: one and the same for everything. */
+/** Of the only process that there is, and its only share: one and the same for everything. */
 export async function openOwnStores(config: Config): Promise<OpenedStores> {
   const stores = await openStores(config);
   return { reads: async () => stores, writes: async () => stores, doneWriting: async () => undefined, close: () => stores.close() };
 }
 
 /**
- * Of one of several processes: what writes is opened anew each time that the sinks come here, since whoever had them before is fenced for
- * ever, and read through meanwhile; what only reads takes nothing from anybody, and waits for whoever makes the tables.
- * @param name of the log, to the server
- * @param onTakenOver another process took the stores while this one stood still
+ * Of shares that come and go: what writes one is opened anew each time that it comes here, since whoever had it before is fenced for ever; what
+ * only reads takes nothing from anybody, and waits for whoever makes the tables.
+ * @param name of the log, to the server; undefined: as the data folder says
+ * @param onTakenOver another process took a share while this one stood still
  */
-export function sharedStores(config: Config, name: string, onTakenOver: () => void): OpenedStores {
+export function sharedStores(config: Config, name: string | undefined, onTakenOver: () => void): OpenedStores {
   let reading: Promise<Stores> | null = null;
-  let writing: Stores | null = null;
+  const writing = new Map<number, Stores>();
   const read = (): Promise<Stores> => {
     reading ??= openStores(config, { storesName: name, readOnly: true }).catch((error: unknown) => {
       reading = null;
@@ -34,17 +34,22 @@ export function sharedStores(config: Config, name: string, onTakenOver: () => vo
     });
     return reading;
   };
-  const doneWriting = async (): Promise<void> => {
-    const before = writing;
-    writing = null;
+  const write = async (share: number): Promise<Stores> => {
+    const stores = await openStores(config, { storesName: name, onTakenOver, share: { share, shares: sinkShares(config) } });
+    writing.set(share, stores);
+    return stores;
+  };
+  const doneWriting = async (share: number): Promise<void> => {
+    const before = writing.get(share);
+    writing.delete(share);
     await before?.close();
   };
   return {
-    reads: async () => writing ?? read(),
-    writes: async () => (writing ??= await openStores(config, { storesName: name, onTakenOver })),
+    reads: read,
+    writes: async (share) => writing.get(share) ?? write(share),
     doneWriting,
     close: async () => {
-      await doneWriting();
+      await Promise.all([...writing.keys()].map(doneWriting));
       await (await reading?.catch(() => null))?.close();
     },
   };

@@ -7,6 +7,7 @@ import type { AnonymizeThread } from './anonymize-thread.js';
 import type { DoorReport, NodeReport } from './cluster.js';
 import type { RecordThread } from './record-thread.js';
 import type { Remote } from './rpc.js';
+import { sinksTogether } from './sink-shares.js';
 import { merged } from './stage-shares.js';
 import type { StoresThread } from './stores-thread.js';
 
@@ -58,7 +59,13 @@ export function wholePipeline(ask: () => Promise<readonly NodeReport[]>): Pipeli
     },
     anonymize: async () => together(await each(({ anonymize }) => anonymize)),
     record: async () => together(await each(({ record }) => record)),
-    sinks: async () => (await each(({ sinks }) => sinks)).find((sinks) => sinks.length > 0) ?? null,
-    freshness: async () => (await each(({ freshnessMs }) => freshnessMs)).at(0) ?? null,
+    sinks: async () => {
+      const sinks = sinksTogether((await each(({ sinks }) => sinks)).flat());
+      return sinks.length === 0 ? null : sinks;
+    },
+    freshness: async () => {
+      const latencies = await each(({ freshnessMs }) => freshnessMs);
+      return latencies.length === 0 ? null : Math.max(...latencies);
+    },
   };
 }

@@ -36,11 +36,13 @@ test('[ONCE] how far a stage is goes with its partitions, under the names of the
   assert.deepEqual([...found].map(([writer, own]) => [writer, own.consumed.map(({ consumer, partition, offset }) => `${consumer} ${partition} ${offset}`)]), [
     ['record.0', ['record.0 0 10', 'record.0 2 12']], ['record.1', ['record.1 1 11']],
   ]);
+  const stored = sharedState(topicsOf('record', 2), 'sinks', { state: [], consumed: consumed.map((one) => ({ ...one, consumer: 'pmr', topic: 'pmr.chunks' })) });
+  assert.deepEqual([...stored].map(([writer, own]) => [writer, own.consumed.map(({ consumer, partition }) => `${consumer} ${partition}`)]), [['sinks.0', ['pmr 0', 'pmr 2']], ['sinks.1', ['pmr 1']]]);
 });
 
 test('a writer that is not shared out keeps all of its own; a table that nobody has thought of ends the move', () => {
   const whole = state([['anything', 'key', 1]]);
   assert.deepEqual([...sharedState(topicsOf('audit', 1), 'audit', whole)], [['audit', whole]]);
-  assert.deepEqual([...sharedState(topicsOf('ingest', 2), 'sinks', whole)], [['sinks', whole]]);
+  assert.deepEqual([...sharedState(topicsOf('record', 1), 'sinks', whole)], [['sinks', whole]]);
   assert.throws(() => sharedState(topicsOf('record', 2), 'record', whole), (error: unknown) => error instanceof SpamerError && error.code === 'internal' && error.where === 'record/anything');
 });

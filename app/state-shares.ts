@@ -49,7 +49,8 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
  * @throws SpamerError `data_damaged`, `internal` (a table that says nothing of shares)
  */
 export function sharedState(topics: readonly TopicSettings[], writer: string, whole: WholeState): ReadonlyMap<string, WholeState> {
-  const { partitions, shares = 1 } = topics.find((topic) => topic.writer === writer) ?? { partitions: 1 };
+  // Sinks write no topic; they are shared out as what they read is.
+  const { partitions, shares = 1 } = topics.find((topic) => topic.writer === (writer === 'sinks' ? 'record' : writer)) ?? { partitions: 1 };
   if (shares === 1) return new Map([[writer, whole]]);
   const heirs = Array.from({ length: shares }, () => ({ state: [] as Array<WholeState['state'][number]>, consumed: [] as Array<WholeState['consumed'][number]> }));
   for (const { table, key, value } of whole.state) {

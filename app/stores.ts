@@ -12,6 +12,9 @@ import { isEmbedded, movedParts } from './moved.js';
 /** What one commit costs the store decides how much goes into one. */
 export const batchingOf = ({ clickhouse_url: url }: Pick<Config, 'clickhouse_url'>): { readonly batchMs: number } => ({ batchMs: url === undefined ? sinkDefaults.batchMs : 1000 });
 
+/** Into how many the sinks are shared out: DuckDB files have one writer. */
+export const sinkShares = ({ clickhouse_url: url, log_shares: shares }: Pick<Config, 'clickhouse_url' | 'log_shares'>): number => (url === undefined ? 1 : shares);
+
 /**
  * The stores of the configuration: on its ClickHouse server, or DuckDB files of the data folder. @throws SpamerError as they do.
  * @param storesName the name of the log to that server, where the data folder is not this process's to read it from

@@ -1,6 +1,6 @@
 import type { Config } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
-import type { TopicSettings } from '../log/log.js';
+import { writersNamed, type TopicSettings } from '../log/log.js';
 import type { MessageName } from '../schemas/ids.js';
 import { auditTopics } from './trail-store.js';
 
@@ -22,8 +22,8 @@ export function topics(config: Config): readonly TopicSettings[] {
   ];
 }
 
-/** Writers without topics on Kafka: how far the stores are, and whose log this is. */
-export const extraWriters: readonly string[] = ['sinks', 'owner'];
+/** Writers without topics on Kafka: how far the stores are, by shares, and whose log this is. */
+export const extraWriters = ({ log_shares: shares }: Pick<Config, 'log_shares'>): readonly string[] => [...writersNamed('sinks', shares), 'owner'];
 
 /** What the records of each topic are, each behind the header that names its schema. */
 const messages: ReadonlyMap<string, readonly MessageName[]> = new Map<string, readonly MessageName[]>([

@@ -95,7 +95,7 @@ export const settings = {
   schema_registry_password: { schema: z.string().min(1).optional(), secret: true, doc: 'That user\'s password.' },
   log_bytes_max: { schema: whole(1024 ** 2, 1e15).default(20 * GiB), doc: 'Bytes that the log may keep in the data folder; at the bound ingest stops acknowledging, nothing acknowledged is lost. Not with `kafka_brokers`: there the brokers\' disks are the bound.' },
   log_partitions: { schema: whole(1, 64).default(4), doc: 'Partitions of vitals.raw; fixed when the data folder is created, on Kafka when its topics are made.' },
-  log_shares: { schema: whole(1, 64).default(1), doc: 'Into how many the partitions are shared out among the processes that take in and process frames (`roles`): as many processes of a role can work at once. At most `log_partitions`; needs `kafka_brokers`; fixed when the topics are made.' },
+  log_shares: { schema: whole(1, 64).default(1), doc: 'Into how many the partitions are shared out among the processes that take in, process and store frames (`roles`): as many processes of a role can work at once. At most `log_partitions`; needs `kafka_brokers`; fixed when the topics are made.' },
   roles: { schema: z.string().transform((text) => text.split(',').map((role) => role.trim())).pipe(z.array(z.enum(roleNames)).min(1)).optional(), doc: 'What this process does, past one machine: `registry`, `ingest`, `processors`, `sinks`, `query`, several with commas. Without it one process does everything.' },
   line_host: { schema: z.string().min(1).default('127.0.0.1'), doc: 'Address at which the process with the role `registry` serves the others.' },
   line_port: { schema: port.default(7070), doc: 'Port of that address; 0 means any free one.' },

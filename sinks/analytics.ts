@@ -139,6 +139,11 @@ export interface AnalyticsStore extends RowStore<AnalyticsRecord>, AnalyticsRead
    * @returns for each what it took with it, now or at an earlier call. @throws SpamerError as `write` does.
    */
   bury(tombstones: readonly Tombstone[]): Promise<readonly Buried[]>;
+  /**
+   * As much of `bury` as every other share of the store does before one share's writer is asked for that: from now on no row of these pseudonyms is
+   * stored in this share, whoever takes it. @throws SpamerError as `write` does.
+   */
+  keepOut(tombstones: readonly Tombstone[]): Promise<void>;
 }
 
 const int32Max = 2 ** 31;

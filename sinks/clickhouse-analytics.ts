@@ -9,7 +9,7 @@ import { ProgressWriter, type Missing, type TableBlock } from './clickhouse-prog
 import type { ClickHouseServer, Parameters, Row } from './clickhouse-server.js';
 import { ClickHouseTombstones } from './clickhouse-tombstones.js';
 import { seriesKey } from './series.js';
-import type { Batch, Page, SetAside, StoreOffset } from './store.js';
+import { wholeStore, type Batch, type Page, type SetAside, type StoreOffset, type StoreShare } from './store.js';
 import type { Buried, BuriedState, Tombstone } from './tombstones.js';
 
 /** Samples of one page of runs, whatever its number of rows. */
@@ -132,10 +132,10 @@ export class ClickHouseAnalytics implements AnalyticsStore {
   readonly #tombstones: ClickHouseTombstones;
 
   /** @param onTakenOver called when another process took the store over; null: it is only read here. */
-  constructor(server: ClickHouseServer, onTakenOver: OnTakenOver | null) {
+  constructor(server: ClickHouseServer, onTakenOver: OnTakenOver | null, share: StoreShare = wholeStore) {
     this.#server = server;
-    const fence = onTakenOver === null ? null : new StoreFence(server, 'analytics', onTakenOver);
-    this.#writer = new ProgressWriter(server, 'analytics', fence, {
+    const fence = onTakenOver === null ? null : new StoreFence(server, 'analytics', onTakenOver, share);
+    this.#writer = new ProgressWriter(server, 'analytics', fence, share, {
       positioned: [{ table: 'numerics', index: 'src_index' }, { table: 'runs', index: '0' }],
       // Asked when the batch's turn has come: no burial comes in between [ERASED].
       of: (rows, missing) => this.#blocks(rows.filter(({ series }) => !this.#tombstones.has(series)), missing),
@@ -160,6 +160,10 @@ export class ClickHouseAnalytics implements AnalyticsStore {
 
   bury(tombstones: readonly Tombstone[]): Promise<readonly Buried[]> {
     return this.#tombstones.bury(tombstones);
+  }
+
+  keepOut(tombstones: readonly Tombstone[]): Promise<void> {
+    return this.#tombstones.keepOut(tombstones);
   }
 
   buried(): Promise<readonly BuriedState[]> {

@@ -11,7 +11,7 @@ import { ClickHouse, clickHouseMissing } from '../tests/clickhouse.js';
 import { CutProxy, type Fate } from '../tests/cut-proxy.js';
 import { demanded } from '../tests/program.js';
 import { decodeAnalytics } from './analytics.js';
-import { contents, expectedOf, mixed, recordOf, verifyChild } from './clickhouse.rows.js';
+import { contents, expectedOf, inShare, mixed, recordOf, verifyChild } from './clickhouse.rows.js';
 import { openClickHouseStores, type OpenOptions, type Stores } from './clickhouse.js';
 import { clickHouseDefaults, type ClickHouseSettings } from './clickhouse-server.js';
 import { MemoryLog, batchOf, numericMessage, seriesOf, sinkOf, until } from './sink.contract.js';
@@ -23,6 +23,8 @@ const isCode = (code: string) => (error: unknown): boolean => error instanceof S
 const child = fileURLToPath(new URL('clickhouse.child.js', import.meta.url));
 /** The writes of a batch: begun, series, numerics, runs, set aside, done. */
 const steps = [1, 2, 3, 4, 5, 6];
+/** Of one without runs, whose series are known: begun, numerics, set aside, done. */
+const shareSteps = [1, 2, 3, 4];
 
 describe('the fence of stores on ClickHouse', { skip }, () => {
   let server: ClickHouse;
@@ -91,18 +93,13 @@ describe('the fence of stores on ClickHouse', { skip }, () => {
     t.after(() => own.remove());
     const successor = await openClickHouseStores(settingsOf('half', own.url), 'log');
     t.after(() => successor.close());
-    const path = `/?${String(new URLSearchParams({ user: 'spamer', password: 'secret', query: 'INSERT INTO half.set_aside FORMAT TabSeparated', query_id: 'spamer-half-analytics-batch-1' }))}`;
-    const lines = Buffer.from(Array.from({ length: 200_000 }, (_, n) => `analytics\ttopic\t0\t${n}\t1\tcode\n`).join(''));
-    const zombie = connect(own.port, '127.0.0.1');
-    t.after(() => zombie.destroy());
-    zombie.on('error', () => undefined);
-    zombie.write(`POST ${path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${lines.length}\r\n\r\n`);
-    zombie.write(lines.subarray(0, lines.length / 2));
+    const zombie = sendHalf(own, 'half', 'spamer-half-analytics-batch-1');
+    t.after(() => zombie.end());
     const running = async (): Promise<number> => Number(await own.sql("SELECT count() FROM system.processes WHERE query_kind = 'Insert'"));
     await until(async () => (await running()) === 1);
     assert.deepEqual(await successor.analytics.offsets(), []);
     assert.equal(await running(), 0);
-    zombie.end(lines.subarray(lines.length / 2));
+    zombie.send();
     await sleep(200);
     assert.deepEqual(await successor.analytics.setAside(), []);
   });
@@ -116,8 +113,8 @@ describe('the fence of stores on ClickHouse', { skip }, () => {
       const ended = once(program, 'exit');
       let said = '';
       program.stdout.on('data', (chunk: Buffer) => { said += chunk.toString(); });
-      await until(() => said.includes('started'));
-      await sleep(100 + random() * 400);
+      await until(async () => said.includes('started') && Number(await server.sql('SELECT count() FROM zombies.runs')) > stored);
+      await sleep(random() * 400);
       program.kill('SIGSTOP');
       const successor = await openClickHouseStores(settingsOf('zombies'), 'log');
       const found = await verifyChild(successor);
@@ -142,6 +139,108 @@ describe('the fence of stores on ClickHouse', { skip }, () => {
     assert.deepEqual((await successor.analytics.analyticsCounts()).filter(({ pseudonym }) => pseudonym === grave.pseudonym), []);
     await assert.rejects(old.analytics.bury([{ study: 'heart', pseudonym: seriesOf(2).pseudonym }]), isCode('taken_over'));
     assert.equal((await successor.analytics.buried()).length, 1);
+  });
+
+  test('[ONCE] a share is taken over from one process while another has the other share: only what the first still sends of it is refused, and who takes it goes on from its own partitions', async (t) => {
+    const proxy = await CutProxy.start(server.url);
+    t.after(() => proxy.stop());
+    for (const step of shareSteps) {
+      const database = fresh();
+      const lost: string[] = [];
+      const stays = await opened(t, database, { share: { share: 0, shares: 2 } });
+      const old = await opened(t, database, { share: { share: 1, shares: 2 }, onTakenOver: ({ where }) => lost.push(String(where)) }, proxy.url);
+      await stays.analytics.write(inShare([0, 2], 0, 4));
+      await old.analytics.write(inShare([1, 3], 0, 4));
+      const held = hold(proxy, step);
+      const refused = old.analytics.write(inShare([1, 3], 4, 8)).then(() => 'stored', (error: unknown) => (error as SpamerError).code);
+      await held.reached;
+      await stays.analytics.write(inShare([0, 2], 4, 8));
+      const successor = await opened(t, database, { share: { share: 1, shares: 2 } });
+      assert.deepEqual((await successor.analytics.offsets()).map(({ partition, offset, until }) => [partition, offset, until]), [[1, 4, step === 1 ? undefined : 8], [3, 4, step === 1 ? undefined : 8]]);
+      await successor.analytics.write(inShare([1, 3], 4, 8));
+      held.release();
+      assert.equal(await refused, 'taken_over', `step ${step}`);
+      await Promise.all([stays.analytics.write(inShare([0, 2], 8, 12)), successor.analytics.write(inShare([1, 3], 8, 12))]);
+      assert.deepEqual(lost, ['analytics/1']);
+      const values = (await stays.analytics.numerics({ study: 'heart', limit: 1000 })).rows.map(({ value }) => value);
+      assert.deepEqual(values, [0, 1, 2, 3].flatMap((partition) => Array.from({ length: 12 }, (_, offset) => 100 * partition + offset)), `step ${step}`);
+      await assert.rejects(stays.analytics.write(inShare([1], 12, 13)), isCode('internal'));
+      assert.deepEqual((await stays.pmr.offsets()), []);
+    }
+  });
+
+  test('[ONCE] an insert of another share that is under way is left alone by who takes a share', { timeout: 60_000 }, async (t) => {
+    const own = await ClickHouse.start({ receiveTimeoutSeconds: 3 });
+    t.after(() => own.remove());
+    const [zero, one] = await Promise.all([0, 1].map((share) => openClickHouseStores(settingsOf('under', own.url), 'log', { share: { share, shares: 2 } })));
+    t.after(() => Promise.all([zero?.close(), one?.close()]));
+    const sender = sendHalf(own, 'under', 'spamer-under-analytics-0-batch-1');
+    t.after(() => sender.end());
+    const cancelled = async (): Promise<string> => own.sql("SELECT is_cancelled FROM system.processes WHERE query_kind = 'Insert' AND query_id = 'spamer-under-analytics-0-batch-1'");
+    await until(async () => (await cancelled()) === '0');
+    assert.deepEqual(await one?.analytics.offsets(), []);
+    assert.equal(await cancelled(), '0');
+    const taken = zero?.analytics.offsets();
+    await until(async () => (await cancelled()) !== '0');
+    assert.deepEqual(await taken, []);
+    assert.equal(await cancelled(), '');
+  });
+
+  test('[ONCE] a version before there were shares, which has the whole store: refused when a share is taken, and where it begins anew no share stores beside it', async (t) => {
+    const proxy = await CutProxy.start(server.url);
+    t.after(() => proxy.stop());
+    const all = [0, 1, 2, 3];
+    for (const step of shareSteps) {
+      const database = fresh();
+      const share = (of: number): Promise<Stores> => opened(t, database, { share: { share: of, shares: 2 } });
+      const before = await opened(t, database, {}, proxy.url);
+      await before.analytics.write(inShare(all, 0, 4));
+      const held = hold(proxy, step);
+      const refused = before.analytics.write(inShare(all, 4, 8)).then(() => 'stored', (error: unknown) => (error as SpamerError).code);
+      await held.reached;
+      const shares = [await share(0), await share(1)] as const;
+      for (const [index, { analytics }] of shares.entries()) {
+        assert.deepEqual((await analytics.offsets()).map(({ partition, offset, until }) => [partition, offset, until]), [index, index + 2].map((partition) => [partition, 4, step === 1 ? undefined : 8]));
+        await analytics.write(inShare([index, index + 2], 4, 8));
+      }
+      held.release();
+      assert.equal(await refused, 'taken_over', `step ${step}`);
+      const again = await opened(t, database);
+      assert.deepEqual((await again.analytics.offsets()).map(({ offset }) => offset), [8, 8, 8, 8]);
+      await assert.rejects(shares[1].analytics.write(inShare([1, 3], 8, 9)), isCode('taken_over'));
+      await again.analytics.write(inShare(all, 8, 9));
+      await (await share(1)).analytics.write(inShare([1, 3], 9, 10));
+      await assert.rejects(again.analytics.write(inShare(all, 9, 10)), isCode('taken_over'));
+      // It was not asked meanwhile, and does not know what the whole store has taken.
+      await assert.rejects(shares[0].analytics.write(inShare([0, 2], 8, 9)), isCode('taken_over'));
+      const values = (await again.analytics.numerics({ study: 'heart', limit: 1000 })).rows.map(({ value }) => value);
+      assert.deepEqual(values, all.flatMap((partition) => Array.from({ length: partition % 2 === 1 ? 10 : 9 }, (_, offset) => 100 * partition + offset)), `step ${step}`);
+    }
+  });
+
+  test('[ERASED] a share keeps out what another deletes, whoever takes it later does too, and who has lost it does not say that it does', async (t) => {
+    const database = fresh();
+    const share = (of: number): Promise<Stores> => opened(t, database, { share: { share: of, shares: 2 } });
+    const [first, second, asleep] = [await share(0), await share(1), await share(1)];
+    const pseudonym = seriesOf(1).pseudonym;
+    const grave = { study: 'heart', pseudonym };
+    const stored = async (): Promise<readonly string[]> => (await first.analytics.analyticsCounts()).map((one) => one.pseudonym);
+    await first.analytics.write(inShare([0], 0, 3));
+    // It has the share, and has read nothing yet.
+    await asleep.analytics.offsets();
+    await second.analytics.write(inShare([1], 0, 3));
+    await second.analytics.keepOut([grave]);
+    await second.analytics.write(inShare([1], 3, 6));
+    assert.deepEqual(await first.analytics.bury([grave]), [{ ...grave, rows: 6, samples: 6 }], 'and nothing that came after');
+    await second.analytics.write(inShare([1], 6, 9));
+    assert.deepEqual(await stored(), []);
+    await assert.rejects(asleep.analytics.keepOut([grave]), isCode('taken_over'));
+    const later = await share(1);
+    await later.analytics.write(inShare([1], 9, 12));
+    await first.analytics.write(inShare([0], 3, 6));
+    assert.deepEqual(await stored(), []);
+    await assert.rejects(second.analytics.keepOut([{ ...grave, study: 'other' }]), isCode('taken_over'));
+    assert.deepEqual(await later.analytics.bury([grave]), [{ ...grave, rows: 6, samples: 6 }]);
   });
 
   test('who only reads makes no tables, takes no store and writes nothing; a sink that lost its store stops and says so', async (t) => {
@@ -191,6 +290,17 @@ describe('the fence of stores on ClickHouse', { skip }, () => {
     }
   });
 });
+
+/** An insert of 200,000 rows of which the server has half so far. */
+function sendHalf({ port }: ClickHouse, database: string, id: string): { send(): void; end(): void } {
+  const path = `/?${String(new URLSearchParams({ user: 'spamer', password: 'secret', query: `INSERT INTO ${database}.set_aside FORMAT TabSeparated`, query_id: id }))}`;
+  const lines = Buffer.from(Array.from({ length: 200_000 }, (_, n) => `analytics\ttopic\t0\t${n}\t1\tcode\n`).join(''));
+  const socket = connect(port, '127.0.0.1');
+  socket.on('error', () => undefined);
+  socket.write(`POST ${path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${lines.length}\r\n\r\n`);
+  socket.write(lines.subarray(0, lines.length / 2));
+  return { send: () => socket.end(lines.subarray(lines.length / 2)), end: () => socket.destroy() };
+}
 
 /** Holds back the insert of that number from now on, until it is released. */
 function hold(proxy: CutProxy, step: number): { readonly reached: Promise<unknown>; release(): void } {

@@ -5,7 +5,7 @@ import { blob, int32, int32Lists, int64, int64Lists, string, uuid, uuidBytes, ty
 import { ProgressWriter } from './clickhouse-progress.js';
 import type { ClickHouseServer, Parameters, Row } from './clickhouse-server.js';
 import type { ChunkQuery, ChunkRecord, DeviceCount, PmrStore } from './pmr.js';
-import type { Batch, Page, SetAside, StoreOffset } from './store.js';
+import { wholeStore, type Batch, type Page, type SetAside, type StoreOffset, type StoreShare } from './store.js';
 
 const pageBytesMax = 16 * 1024 * 1024;
 
@@ -43,9 +43,9 @@ export class ClickHousePmr implements PmrStore {
   readonly #writer: ProgressWriter<ChunkRecord>;
 
   /** @param onTakenOver called when another process took the store over; null: it is only read here. */
-  constructor(server: ClickHouseServer, onTakenOver: OnTakenOver | null) {
+  constructor(server: ClickHouseServer, onTakenOver: OnTakenOver | null, share: StoreShare = wholeStore) {
     this.#server = server;
-    this.#writer = new ProgressWriter(server, 'pmr', onTakenOver === null ? null : new StoreFence(server, 'pmr', onTakenOver), {
+    this.#writer = new ProgressWriter(server, 'pmr', onTakenOver === null ? null : new StoreFence(server, 'pmr', onTakenOver, share), share, {
       positioned: [{ table: 'chunks', index: '0' }],
       of: (rows, missing) => {
         const isMissing = missing('chunks');

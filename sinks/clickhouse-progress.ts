@@ -1,8 +1,9 @@
 import { SpamerError } from '../core/errors.js';
+import { shareOf } from '../log/log.js';
 import type { StoreFence } from './clickhouse-fence.js';
 import { int32, int64, string, type Block } from './clickhouse-native.js';
 import type { ClickHouseServer } from './clickhouse-server.js';
-import type { Batch, Progress, SetAside, StoreOffset } from './store.js';
+import type { Batch, Progress, SetAside, StoreOffset, StoreShare } from './store.js';
 
 /** A block of one table, and whether each of its rows names its source position (else writing it twice changes nothing). */
 export interface TableBlock {
@@ -60,22 +61,24 @@ const all: Missing = () => true;
  * Writes batches of one input into several tables without a transaction [ONCE]. A batch is begun (its bounds stored), its blocks are inserted, and it
  * is done (its bounds stored again). After a failure, or a start, the store is taken first, so that nothing which was sent before comes any more;
  * then the rows that the tables hold beyond the last batch done are asked for, and only the others are written. So a row is stored once however far
- * a batch came before.
+ * a batch came before. A share asks for its own partitions and writes no others, so it knows nothing of what the other shares are at.
  */
 export class ProgressWriter<Row> {
   readonly #server: ClickHouseServer;
   readonly #store: string;
   /** null: who only reads the store has no part in it. */
   readonly #fence: StoreFence | null;
+  readonly #share: StoreShare;
   readonly #blocks: Blocks<Row>;
   /** undefined: only the server knows, and it may hold rows of a batch that is not done. */
   #standing: Standing | undefined;
   #writes: Promise<void> = Promise.resolve();
 
-  constructor(server: ClickHouseServer, store: string, fence: StoreFence | null, blocks: Blocks<Row>) {
+  constructor(server: ClickHouseServer, store: string, fence: StoreFence | null, share: StoreShare, blocks: Blocks<Row>) {
     this.#server = server;
     this.#store = store;
     this.#fence = fence;
+    this.#share = share;
     this.#blocks = blocks;
   }
 
@@ -127,6 +130,7 @@ export class ProgressWriter<Row> {
     if (known === undefined) await this.#owned().take();
     const standing = known ?? (await this.#read());
     for (const { topic, partition, from } of batch.progress) {
+      if (shareOf(partition, this.#share.shares) !== this.#share.share) throw new SpamerError('internal', 'this partition is in another share', { where: `${topic}/${partition}` });
       if ((standing.next.get(keyOf(topic, partition)) ?? from) !== from) throw new SpamerError('conflict', 'the store stands at another offset', { where: `${topic}/${partition}/${from}` });
     }
     for (const { topic, partition, from } of batch.progress) standing.next.set(keyOf(topic, partition), from);
@@ -148,8 +152,8 @@ export class ProgressWriter<Row> {
   async #read(): Promise<Standing> {
     const rows = (await this.#server.own(
       `SELECT topic, part, done, max(batch) AS last, argMax(first, batch) AS start, argMax(next, batch) AS stop FROM ${this.#server.database}.progress
-       WHERE store = {store:String} GROUP BY topic, part, done ORDER BY topic, part`,
-      { store: this.#store },
+       WHERE store = {store:String} AND part % {shares:UInt32} = {share:UInt32} GROUP BY topic, part, done ORDER BY topic, part`,
+      { store: this.#store, ...this.#share },
     )).map((row) => ({ key: keyOf(String(row['topic']), Number(row['part'])), done: Number(row['done']) === 1, last: Number(row['last']), start: Number(row['start']), stop: Number(row['stop']) }));
     const batch = Math.max(0, ...rows.map(({ last }) => last));
     const doneLast = Math.max(0, ...rows.filter(({ done }) => done).map(({ last }) => last));

@@ -36,11 +36,14 @@ export class ClickHouseTombstones {
     this.#alone = alone;
   }
 
-  /** Resolves when it is known which there are: not before the store is ours, since until then another may name more [ERASED]. */
+  /**
+   * Resolves when it is known which there are: not before the store is ours, since until then another may name more, and only while it still is, so that
+   * whoever takes it later reads them too [ERASED].
+   */
   async ready(): Promise<void> {
     await this.#fence?.held();
     if (this.#fence === null) this.#loaded = undefined;
-    this.#loaded ??= this.#load();
+    this.#loaded ??= this.#load().then(() => this.#fence?.confirm());
     try {
       await this.#loaded;
     } catch (error) {
@@ -61,13 +64,19 @@ export class ClickHouseTombstones {
 
   async bury(tombstones: readonly Tombstone[]): Promise<readonly Buried[]> {
     await this.ready();
-    await this.#alone(() => this.#name(tombstones));
+    await this.#alone(() => this.#count(tombstones));
     const left = tombstones.filter((one) => this.#stepOf(one) !== steps.gone);
     if (left.length > 0) {
       await this.#delete(left);
       await this.#insert(this.#named.of(left), steps.gone);
     }
     return this.#named.of(tombstones);
+  }
+
+  /** When this resolves, neither this writer nor whoever takes its share later stores a row of them. */
+  async keepOut(tombstones: readonly Tombstone[]): Promise<void> {
+    await this.ready();
+    await this.#alone(() => this.#name(tombstones));
   }
 
   /** Those of another store, whose rows it has deleted and counted: they are in force here too, with its counts. */
@@ -89,10 +98,14 @@ export class ClickHouseTombstones {
     return this.#steps.get(tombstoneKey(one)) ?? steps.named;
   }
 
-  /** From here on no row of theirs is stored, and what there is of them is counted. */
+  /** From here on no row of theirs is stored. */
   async #name(tombstones: readonly Tombstone[]): Promise<void> {
-    const fresh = this.#named.fresh(tombstones);
-    await this.#insert(fresh.map((one) => ({ ...one, rows: 0, samples: 0 })), steps.named);
+    await this.#insert(this.#named.fresh(tombstones).map((one) => ({ ...one, rows: 0, samples: 0 })), steps.named);
+  }
+
+  /** What there is of them, when no more comes. */
+  async #count(tombstones: readonly Tombstone[]): Promise<void> {
+    await this.#name(tombstones);
     const uncounted = tombstones.filter((one) => this.#stepOf(one) === steps.named);
     if (uncounted.length > 0) await this.#insert(await this.#counts(uncounted), steps.counted);
   }

@@ -12,6 +12,13 @@ export function mixed(from: number, to: number): Batch<AnalyticsRecord> {
   return { ...batchOf(rows, from, to), setAside: from === 4 || from === 3 ? [{ topic: 'vitals.anonymized', partition: 0, offset: 5, bytes: 1, code: 'block_unreadable' }] : [] };
 }
 
+/** A reading of patient 1 for each offset in each of the partitions; its value names both. */
+export function inShare(partitions: readonly number[], from: number, to: number): Batch<AnalyticsRecord> {
+  const offsets = Array.from({ length: to - from }, (_, index) => from + index);
+  const rows = partitions.flatMap((partition) => offsets.map((offset): NumericRecord => ({ kind: 'numeric', series: seriesOf(1), source: { partition, offset }, timesUs: [offset], values: [100 * partition + offset] })));
+  return { rows, progress: partitions.map((partition) => ({ topic: 'vitals.anonymized', partition, from, offset: to })), setAside: partitions.includes(1) && from === 4 ? [{ topic: 'vitals.anonymized', partition: 1, offset: 5, bytes: 1, code: 'block_unreadable' }] : [] };
+}
+
 export function recordOf(n: number): AnalyticsRecord {
   const source = { partition: 0, offset: n };
   const series = { ...seriesOf(n), year: 2020 + (n % 3) };

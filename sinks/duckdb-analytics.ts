@@ -176,6 +176,11 @@ class DuckDbAnalytics implements AnalyticsStore {
     return this.#after(() => this.#bury(tombstones));
   }
 
+  /** There is one writer, which has all shares. */
+  async keepOut(tombstones: readonly Tombstone[]): Promise<void> {
+    await this.bury(tombstones);
+  }
+
   buried(): Promise<readonly BuriedState[]> {
     return Promise.resolve(this.#tombstones.all().map((one) => ({ ...one, gone: true })));
   }

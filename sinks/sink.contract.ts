@@ -70,7 +70,7 @@ export class MemoryLog implements TestLog {
 
 export function sinkOf<Row>(log: TestLog, store: RowStore<Row>, decode: (record: StoredRecord, partition: number) => Row, partitions: number, batchRecords = 100): { sink: Sink<Row>; hints: ConsumedOffset[][] } {
   const hints: ConsumedOffset[][] = [];
-  const settings = { ...sinkDefaults, name: 'test', topic, partitions, batchMs: 5, batchRecords, retryFirstMs: 5, retryMaxMs: 20 };
+  const settings = { ...sinkDefaults, name: 'test', topic, partitions: Array.from({ length: partitions }, (_, partition) => partition), batchMs: 5, batchRecords, retryFirstMs: 5, retryMaxMs: 20 };
   const hint = (consumed: readonly ConsumedOffset[]): Promise<void> => {
     hints.push([...consumed]);
     return Promise.resolve();

@@ -10,7 +10,7 @@ export interface SinkSettings {
   /** Its name as a consumer of the topic: 'analytics' or 'pmr'. */
   readonly name: string;
   readonly topic: string;
-  readonly partitions: number;
+  readonly partitions: readonly number[];
   /** One commit at most so often, unless there is more than `batchBytes` to store. */
   readonly batchMs: number;
   readonly batchBytes: number;
@@ -61,7 +61,8 @@ export class Sink<Row> implements Part {
   readonly #settings: SinkSettings;
   readonly #parts: SinkParts<Row>;
   readonly #stop = new AbortController();
-  #offsets: number[] | undefined;
+  /** Next offset of each partition. */
+  #offsets: Map<number, number> | undefined;
   /** Ends of a batch that the store had begun, by partition: it is gathered again as it was. Empty: none. */
   #begun = new Map<number, number>();
   #hintOwed = true;
@@ -126,25 +127,25 @@ export class Sink<Row> implements Part {
     if (!full) await this.#pause(this.#settings.batchMs - (this.#parts.clock.elapsedMs() - began));
   }
 
-  async #resume(): Promise<number[]> {
-    const offsets = new Array<number>(this.#settings.partitions).fill(0);
+  async #resume(): Promise<Map<number, number>> {
+    const offsets = new Map(this.#settings.partitions.map((partition) => [partition, 0]));
     this.#begun = new Map();
     for (const { topic, partition, offset, until } of await this.#parts.store.offsets()) {
       if (topic !== this.#settings.topic) continue;
-      if (partition >= offsets.length) throw new SpamerError('config_invalid', 'the store knows more partitions than the topic has', { where: `${topic}/${partition}` });
-      offsets[partition] = offset;
+      if (!offsets.has(partition)) throw new SpamerError('config_invalid', 'the store knows more partitions than the topic has', { where: `${topic}/${partition}` });
+      offsets.set(partition, offset);
       if (until !== undefined) this.#begun.set(partition, until);
     }
     this.#hintOwed = true;
     return offsets;
   }
 
-  async #gather(offsets: readonly number[]): Promise<Gathered<Row>> {
+  async #gather(offsets: ReadonlyMap<number, number>): Promise<Gathered<Row>> {
     const rows: Row[] = [];
     const progress: Progress[] = [];
     const setAside: SetAside[] = [];
     let [records, bytes, lastTimeUs] = [0, 0, 0];
-    for (const [partition, from] of offsets.entries()) {
+    for (const [partition, from] of offsets) {
       const read = await this.#ofBatch(partition, from);
       for (const record of read) {
         this.#take(record, partition, rows, setAside);
@@ -173,7 +174,7 @@ export class Sink<Row> implements Part {
 
   async #read(partition: number, from: number): Promise<readonly StoredRecord[]> {
     const { topic, partitions, batchBytes, batchRecords } = this.#settings;
-    const share = { maxBytes: Math.ceil(batchBytes / partitions), maxRecords: Math.ceil(batchRecords / partitions) };
+    const share = { maxBytes: Math.ceil(batchBytes / partitions.length), maxRecords: Math.ceil(batchRecords / partitions.length) };
     try {
       return await this.#parts.log.read(topic, partition, from, share);
     } catch (error) {
@@ -196,12 +197,12 @@ export class Sink<Row> implements Part {
     }
   }
 
-  async #store(batch: Gathered<Row>, offsets: number[]): Promise<void> {
+  async #store(batch: Gathered<Row>, offsets: Map<number, number>): Promise<void> {
     const began = this.#parts.clock.elapsedMs();
     await this.#parts.store.write(batch);
     this.#well();
     this.#begun = new Map();
-    for (const { partition, offset } of batch.progress) offsets[partition] = offset;
+    for (const { partition, offset } of batch.progress) offsets.set(partition, offset);
     this.#hintOwed = true;
     this.#status = {
       records: this.#status.records + batch.records, setAside: this.#status.setAside + batch.setAside.length, commits: this.#status.commits + 1,
@@ -221,15 +222,15 @@ export class Sink<Row> implements Part {
   }
 
   #consumed(): ConsumedOffset[] {
-    return (this.#offsets ?? []).map((offset, partition) => ({ topic: this.#settings.topic, partition, offset }));
+    return [...(this.#offsets ?? [])].map(([partition, offset]) => ({ topic: this.#settings.topic, partition, offset }));
   }
 
   /** Until any partition may have more. */
-  async #wait(offsets: readonly number[]): Promise<void> {
+  async #wait(offsets: ReadonlyMap<number, number>): Promise<void> {
     const woken = new AbortController();
     const signal = AbortSignal.any([woken.signal, this.#stop.signal]);
     try {
-      await Promise.race(offsets.map((offset, partition) => this.#parts.log.wait(this.#settings.topic, partition, offset, signal)));
+      await Promise.race([...offsets].map(([partition, offset]) => this.#parts.log.wait(this.#settings.topic, partition, offset, signal)));
     } finally {
       woken.abort();
     }

@@ -6,6 +6,15 @@ export interface SourcePosition {
   readonly offset: number;
 }
 
+/** Which of so many shares of the partitions a store's writer has, told apart by `shareOf` of the log. */
+export interface StoreShare {
+  readonly share: number;
+  readonly shares: number;
+}
+
+/** Nothing is shared out. */
+export const wholeStore: StoreShare = { share: 0, shares: 1 };
+
 /** Progress of one input partition: the batch holds what stood in `[from, offset)`. */
 export interface Progress extends ConsumedOffset {
   readonly from: number;
@@ -35,7 +44,7 @@ export interface StoreOffset extends ConsumedOffset {
   readonly until?: number;
 }
 
-/** The writing side of a store. Called by one sink. */
+/** The writing side of a store, or of one share of it. Called by one sink. */
 export interface RowStore<Row> {
   /** Next offset of each input partition that this store has not yet stored. */
   offsets(): Promise<readonly StoreOffset[]>;

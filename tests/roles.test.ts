@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { WebSocket } from 'ws';
 import { signDeviceToken } from '../device-emulator/key.js';
 import { randomOf } from '../device-emulator/random.js';
+import { partitionOf, shareOf } from '../log/log.js';
 import { decode, messageName } from '../schemas/codec.js';
 import { encodeFrameBody, frameMessage } from '../schemas/frames.js';
 import { Deployment, deploymentMissing } from './deployment.js';
@@ -18,7 +19,7 @@ const skip = missing === null || demanded('kafka') ? false : missing;
 const kills = 2 * Number(process.env['SPAMER_KILLS'] ?? 2);
 const seed = Number(process.env['SPAMER_SEED'] ?? Math.floor(Math.random() * 1e9));
 const doors = ['ingest', 'ingest-2'] as const;
-/** By name: the roles, in some mixes. Of two with the sinks one stands by. */
+/** By name: the roles, in some mixes. */
 const processes = new Map([['registry', 'registry,sinks'], ['ingest', 'ingest'], ['ingest-2', 'ingest,processors'], ['processors', 'processors'], ['sinks', 'sinks'], ['query', 'query']]);
 let deployment: Deployment;
 
@@ -98,6 +99,31 @@ async function settled(enrolled: readonly Enrolled[]): Promise<void> {
     }
     return true;
   });
+}
+
+/** How often each share of each store was taken by a process. */
+async function takings(): Promise<ReadonlyMap<string, number>> {
+  const rows = await deployment.clickHouse.sql("SELECT store, uniqExact(owner) FROM spamer.fences WHERE store LIKE '%/%' GROUP BY store FORMAT TSV");
+  return new Map(rows.split('\n').map((row) => row.split('\t')).map(([store = '', owners]) => [store, Number(owners)]));
+}
+
+/** Whether a process has a share of the sinks, and stores. */
+async function storesNow(name: string): Promise<boolean> {
+  const { parts } = (await deployment.probe<{ parts: Record<string, boolean> }>(name, '/readyz')).answer;
+  return parts['analytics'] === true && parts['pmr'] === true;
+}
+
+/** Both stores take more of each of these shares. */
+async function moreStored(shares: readonly number[]): Promise<void> {
+  const next = async (): Promise<ReadonlyMap<string, number>> => {
+    const rows = await deployment.clickHouse.sql(`SELECT concat(store, '/', toString(part % 2)), sum(stop) FROM (SELECT store, part, max(next) AS stop FROM spamer.progress WHERE done = 1 GROUP BY store, part) GROUP BY 1 FORMAT TSV`);
+    return new Map(rows.split('\n').map((row) => row.split('\t')).map(([share = '', sum]) => [share, Number(sum)]));
+  };
+  const before = await next();
+  await until('more to be stored', async () => {
+    const now = await next();
+    return ['analytics', 'pmr'].every((store) => shares.every((share) => (now.get(`${store}/${share}`) ?? 0) > (before.get(`${store}/${share}`) ?? 0)));
+  }, 60_000);
 }
 
 describe('the program as several processes on Kafka, ClickHouse and PostgreSQL', { skip, timeout: 900_000 + kills * 30_000 }, () => {
@@ -204,6 +230,42 @@ describe('the program as several processes on Kafka, ClickHouse and PostgreSQL',
     assert.deepEqual(await booksOf(one), { accepted: 3, stored: 3, inFlight: 0, balanced: true });
   });
 
+  it('[ONCE] [LEDGER] two processes store, each some shares; those of one that is killed, or stands still, go to the other, which goes on with its own; what the sleeper stores when it wakes is nothing', { timeout: 240_000 }, async (t) => {
+    const ward = wardOf(t, 'stored');
+    await ward.send();
+    // By their ids, which are made here; as good as always both.
+    const used = [...new Set(ward.enrolled.map(({ device }) => shareOf(partitionOf(Buffer.from(device.replaceAll('-', ''), 'hex'), 4), 2)))];
+    await until('both to have a share', async () => await storesNow('sinks') && (await deployment.probe<{ parts: Record<string, boolean> }>('registry', '/readyz')).answer.parts['pmr'] === true);
+    for (const end of ['SIGKILL', 'SIGSTOP'] as const) {
+      // When they have, they have taken them.
+      await moreStored(used);
+      const before = await takings();
+      if (end === 'SIGKILL') await deployment.of('sinks').kill();
+      else deployment.signal('sinks', end);
+      let moved: readonly string[] = [];
+      await until('one share to be taken over', async () => {
+        const now = await takings();
+        moved = [...now.keys()].filter((store) => (now.get(store) ?? 0) > (before.get(store) ?? 0));
+        return moved.length >= 2 && moved.every((store) => moved.includes(`${store.startsWith('pmr') ? 'analytics' : 'pmr'}/${store.at(-1)}`));
+      }, 60_000);
+      await moreStored(used);
+      if (end === 'SIGSTOP') {
+        // It was started last, so it had been given one of two.
+        assert.equal(moved.length, 2);
+        deployment.signal('sinks', 'SIGCONT');
+        await until('the sleeper to end', async () => deployment.of('sinks').process.exitCode !== null, 60_000);
+        await moreStored(used);
+        const other = `analytics/${1 - Number(moved[0]?.at(-1))}`;
+        assert.equal((await takings()).get(other), before.get(other), 'the other share was left alone');
+      }
+      await backUp();
+      await deployment.ready('sinks');
+      await until('it to have a share again', () => storesNow('sinks'));
+    }
+    const { samples, balancedMs } = await ward.prove();
+    t.diagnostic(`${samples} samples, balanced after ${balancedMs} ms`);
+  });
+
   it(`[DURABLE] [ONCE] [LEDGER] ${kills} kills of any process or server: every acked sample is there once, bit for bit (seed ${seed})`, { timeout: 240_000 + kills * 30_000 }, async (t) => {
     const random = randomOf(seed);
     const victims = [...processes.keys(), 'kafka', 'clickhouse', 'postgresql'];
@@ -216,7 +278,12 @@ describe('the program as several processes on Kafka, ClickHouse and PostgreSQL',
       hit.push(name);
       await killed(name, random() * 2000);
     }
-    await backUp();
+    // One that began while the process with the keys was away may end yet, and is started again.
+    await until('every process to be up', async () => {
+      await backUp();
+      const up = await Promise.all([...processes.keys()].map((name) => deployment.of(name).ready.then(() => true, () => false)));
+      return up.every(Boolean);
+    }, 120_000);
     const { samples, connections, balancedMs } = await ward.prove();
     t.diagnostic(`seed ${seed}, ${kills} kills (${hit.join(', ')}), ${samples} samples, ${connections} connections, balanced after ${balancedMs} ms`);
     assert.ok(balancedMs < 30_000, `balanced ${balancedMs} ms after the last frame was acked`);
