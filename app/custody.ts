@@ -15,7 +15,7 @@ import { ensureFirstAdmin } from './first-admin.js';
 import type { ProgramLog } from './log.js';
 import { recordMoves } from './moved.js';
 import { connect, serve, type Connection, type Remote } from './rpc.js';
-import { line, startThread } from './thread.js';
+import { line, spawnThread, type SpawnedThread, type ThreadApi } from './thread.js';
 
 /** The keys and the registry, with the audit of what is done with them. */
 export interface Custody {
@@ -32,12 +32,28 @@ export interface Custody {
 
 const tokenSeconds = 366 * 86_400;
 
-/** Starts the custodian's thread and the audit. @throws SpamerError as they do. */
-export async function startCustody(config: Config, lifecycle: Lifecycle, log: ProgramLog, journal: Journal, onDeath: (name: string, error: unknown) => void): Promise<Custody> {
-  const lines = { main: line(), anonymize: line(), record: line(), people: line(), enrolment: line(), services: line(), erasures: line(), care: line() };
+type Lines = Readonly<Record<'main' | 'anonymize' | 'record' | 'people' | 'enrolment' | 'services' | 'erasures' | 'care', ReturnType<typeof line>>>;
+
+/** The custodian's thread with the lines to it; it reads its code, and opens nothing yet. */
+export interface SpawnedCustodian {
+  readonly thread: SpawnedThread<ThreadApi>;
+  readonly lines: Lines;
+  readonly forAudit: ReturnType<typeof line>;
+}
+
+export function spawnCustodian(config: Config, onDeath: (name: string, error: unknown) => void): SpawnedCustodian {
+  const lines: Lines = { main: line(), anonymize: line(), record: line(), people: line(), enrolment: line(), services: line(), erasures: line(), care: line() };
   const forAudit = line();
   const serving = Object.fromEntries(Object.entries(lines).map(([name, { serving: port }]) => [name, port]));
-  await lifecycle.start(() => startThread('custodian-thread', { config, ports: { ...serving, audit: forAudit.calling } }, onDeath));
+  return { thread: spawnThread('custodian-thread', { config, ports: { ...serving, audit: forAudit.calling } }, onDeath), lines, forAudit };
+}
+
+/** Has the custodian open keystore and registry, and starts the audit; the folder is this process's. @throws SpamerError as they do. */
+export async function startCustody({ thread, lines, forAudit }: SpawnedCustodian, config: Config, lifecycle: Lifecycle, log: ProgramLog, journal: Journal, onDeath: (name: string, error: unknown) => void): Promise<Custody> {
+  await lifecycle.start(async () => {
+    await thread.start();
+    return thread;
+  });
   const connections: Array<{ readonly port: MessagePort; readonly connection: Connection<unknown> }> = [];
   const to = <Api>(port: MessagePort): Remote<Api> => {
     const connection = connect<Api>(port);

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { publicAddress, type Config } from '../core/config.js';
+import { SpamerError } from '../core/errors.js';
 import type { PatientId } from '../core/ids.js';
 import { faultOf, type Journal } from '../core/journal.js';
 import { Lifecycle } from '../core/lifecycle.js';
@@ -8,10 +9,9 @@ import { shareWriter, type Writer } from '../log/log.js';
 import { PolicyEngine } from '../security/policy.js';
 import { readPolicyFiles } from '../security/policy-files.js';
 import type { AnonymizeThread } from './anonymize-thread.js';
-import { buildApi, listen } from './api-server.js';
 import { buryInAll } from './burial.js';
 import { countChunks } from './chunks.js';
-import { startCustody } from './custody.js';
+import { spawnCustodian, startCustody, type Custody, type SpawnedCustodian } from './custody.js';
 import type { Custodian } from './custodian.js';
 import { localDoor } from './door.js';
 import { DoorAudit } from './door-audit.js';
@@ -19,17 +19,16 @@ import { Eraser } from './eraser.js';
 import type { HttpCertificate } from './http-certificate.js';
 import { startIngest } from './ingest.js';
 import { vaultOf } from './keys.js';
-import { openProgramLog } from './log.js';
+import { openProgramLog, type OpenedLog, type ProgramLog } from './log.js';
 import { checkPlaces } from './moved.js';
 import { localPipeline } from './pipeline.js';
-import { queryPorts } from './ports.js';
 import { checkPorts, makeDataFolder } from './preflight.js';
 import type { RecordThread } from './record-thread.js';
 import type { Remote } from './rpc.js';
 import { Sealers } from './sealers.js';
 import { sinkShares } from './stores.js';
 import type { StoresThread } from './stores-thread.js';
-import { startThread } from './thread.js';
+import { beginThread } from './thread.js';
 import { readCertificates, watchCertificates } from './tls.js';
 
 export interface ProgramOptions {
@@ -62,20 +61,42 @@ export interface WholeProgram extends Program {
 }
 
 /**
- * The composition root: opens the log, starts the threads (custodian, stores, the two stages), the devices' door and the HTTP API,
- * in this order, and stops them in reverse.
- * @throws SpamerError that says which setting or file is wrong; then everything started is stopped again and nothing was changed.
+ * The composition root: opens the log, the keys and the registry, then the devices' door, and behind it the two stages, the HTTP API and the
+ * stores; stops the door first, then the stages and the stores, then the rest. For an ack the log is enough [DURABLE], so devices don't
+ * wait for stores (decision 0094); resolves when those are open too.
+ * @throws SpamerError that says which setting or file is wrong; then everything started is stopped again. Nothing was changed but for
+ * what devices had acked by then, when it is the stages, the API or the stores that can't start.
  */
 export async function startProgram(config: Config, options: ProgramOptions): Promise<WholeProgram> {
   const { journal } = options;
   const lifecycle = new Lifecycle(journal);
   let fail: () => void = () => undefined;
   const failed = new Promise<void>((resolve) => { fail = resolve; });
-  const onDeath = (name: string, error: unknown): void => {
+  const onDeath: OnDeath = (name, error) => {
     journal.error('a thread died; stopping, which is safe by [DURABLE]', { stage: name, fault: faultOf(error) });
     fail();
   };
+  // It reads its code while this thread reads policies and opens the log.
+  const custodian = spawnCustodian(config, onDeath);
+  try {
+    return await startParts(config, options, { lifecycle, custodian, onDeath, fail, failed });
+  } catch (error) {
+    await lifecycle.stop();
+    await custodian.thread.stop();
+    throw error;
+  }
+}
 
+interface Starting {
+  readonly lifecycle: Lifecycle;
+  readonly custodian: SpawnedCustodian;
+  readonly onDeath: OnDeath;
+  readonly fail: () => void;
+  readonly failed: Promise<void>;
+}
+
+async function startParts(config: Config, options: ProgramOptions, { lifecycle, custodian: spawned, onDeath, fail, failed }: Starting): Promise<WholeProgram> {
+  const { journal } = options;
   // Before anything is opened: a policy that does not parse changes nothing.
   const policy = new PolicyEngine(readPolicyFiles(config.policy_dir));
   const certificates = readCertificates(config, options.stream);
@@ -93,30 +114,30 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
     return { name: 'ports', stop: async () => undefined };
   });
 
-  const custody = await startCustody(config, lifecycle, log, journal, onDeath);
+  // Beside each other. The API is on no device's way: its code is read while the others wait for the registry.
+  const apiCode = Promise.all([import('./api-server.js'), import('./ports.js')]);
+  apiCode.catch(() => undefined);
+  const [custody, writers] = await bothOf(startCustody(spawned, config, lifecycle, log, journal, onDeath), options.stream ? openWriters(config, lifecycle, log, onDeath) : Promise.resolve(new Map<number, Writer>()));
   const { custodian, audit } = custody;
   const sealers = new Sealers(custodian);
-  const stores = (await lifecycle.start(() => startThread<StoresThread>('stores-thread', { config, ports: logPorts() }, onDeath))).api;
-  for (let share = 0; share < sinkShares(config); share++) await stores.take(share);
-  let anonymize: Remote<AnonymizeThread> | null = null;
-  let record: Remote<RecordThread> | null = null;
+  // Stopped when the door is shut, though it starts after it has opened.
+  const behind = new Lifecycle(journal);
+  await lifecycle.start(() => ({ name: 'stages and stores', stop: () => behind.stop() }));
   let ingest: IngestServer | null = null;
   if (options.stream) {
-    anonymize = (await lifecycle.start(() => startThread<AnonymizeThread>('anonymize-thread', { config, ports: { ...logPorts(), custodian: custody.lines.anonymize } }, onDeath))).api;
-    record = (await lifecycle.start(() => startThread<RecordThread>('record-thread', { config, ports: { ...logPorts(), custodian: custody.lines.record } }, onDeath))).api;
-    const writers = new Map<number, Writer>();
-    for (let share = 0; share < config.log_shares; share++) {
-      await Promise.all([anonymize.take(share), record.take(share)]);
-      const writer = await log.writer(shareWriter('ingest', share, config.log_shares), { thread: true, onDeath: (error) => onDeath('ingest writer', error) });
-      await lifecycle.start(() => ({ name: 'ingest writer', stop: () => writer.close() }));
-      writers.set(share, writer);
-    }
     const book = await lifecycle.start(() => new DoorAudit(audit.trail));
     ingest = await lifecycle.start(() => startIngest(config, writers, custodian, sealers, policy, journal, book));
-  } else {
-    custody.lines.anonymize.close();
-    custody.lines.record.close();
   }
+
+  const storesThread = await behind.start(() => beginThread<StoresThread>('stores-thread', { config, ports: logPorts() }, onDeath));
+  const stores = storesThread.api;
+  const storesOpen = storesThread.started.then(async () => {
+    for (let share = 0; share < sinkShares(config); share++) await stores.take(share);
+  });
+  storesOpen.catch(() => undefined);
+  const stages = options.stream ? await startStages(config, behind, logPorts, custody, onDeath) : null;
+  const [anonymize, record] = [stages?.anonymize ?? null, stages?.record ?? null];
+  if (stages === null) for (const line of Object.values(custody.lines)) line.close();
 
   const vault = vaultOf(custodian);
   const eraser = new Eraser({
@@ -130,22 +151,55 @@ export async function startProgram(config: Config, options: ProgramOptions): Pro
     },
     checkpoint: async () => (await audit.trail.checkpoint())?.note ?? null,
   });
-  // Goes on beside: devices need not wait for it, and what it refuses them it has refused already.
-  void eraser.resume();
   await lifecycle.start(() => ({ name: 'eraser', stop: () => eraser.stop() }));
   const renew = async (patient: PatientId): Promise<void> => {
     await Promise.all([sealers.renew(patient), anonymize?.forget(patient), record?.forget(patient)]);
   };
   // Known when it listens, which is before anybody can ask.
   let port = config.http_port;
+  const [{ buildApi, listen }, { queryPorts }] = await apiCode;
   const ports = queryPorts({
     ...custody, config, journal, log, policy, vault, eraser, stores, renew, demo: options.demo === true, address: () => publicAddress(config, port),
     pipeline: localPipeline({ ingest, anonymize, record, sinks: stores }), door: localDoor(ingest),
   });
-  const api = await buildApi(ports, config, certificates);
-  const http = await lifecycle.start(() => listen(api, config));
+  const http = await lifecycle.start(async () => listen(await buildApi(ports, config, certificates), config));
   port = http.port;
   for (const watch of watchCertificates({ certificates, ingest, audit: audit.trail, journal })) await lifecycle.start(() => watch);
+  await Promise.race([storesOpen, failed.then(() => { throw new SpamerError('internal', 'a part of the program died while the stores were opened'); })]);
+  // Goes on beside: devices need not wait for it, and what it refuses them it has refused already.
+  void eraser.resume();
   const shown = certificates.ingest?.shown;
   return { http: http.url, ingest: ingest?.url ?? null, line: null, certificate: certificates.http?.certificate ?? null, deviceCertificates: shown === undefined ? null : () => shown.fingerprints, journal, custodian, failed, stop: () => lifecycle.stop() };
+}
+
+type OnDeath = (name: string, error: unknown) => void;
+
+/** The writer of each share of the log that devices' frames go to. */
+async function openWriters(config: Config, lifecycle: Lifecycle, log: ProgramLog, onDeath: OnDeath): Promise<Map<number, Writer>> {
+  const writers = new Map<number, Writer>();
+  for (let share = 0; share < config.log_shares; share++) {
+    const writer = await log.writer(shareWriter('ingest', share, config.log_shares), { thread: true, onDeath: (error) => onDeath('ingest writer', error) });
+    await lifecycle.start(() => ({ name: 'ingest writer', stop: () => writer.close() }));
+    writers.set(share, writer);
+  }
+  return writers;
+}
+
+interface Stages {
+  readonly anonymize: Remote<AnonymizeThread>;
+  readonly record: Remote<RecordThread>;
+}
+
+async function startStages(config: Config, behind: Lifecycle, ports: OpenedLog['ports'], { lines }: Custody, onDeath: OnDeath): Promise<Stages> {
+  const anonymize = await behind.start(() => beginThread<AnonymizeThread>('anonymize-thread', { config, ports: { ...ports(), custodian: lines.anonymize } }, onDeath));
+  const record = await behind.start(() => beginThread<RecordThread>('record-thread', { config, ports: { ...ports(), custodian: lines.record } }, onDeath));
+  await Promise.all([anonymize.started, record.started]);
+  for (let share = 0; share < config.log_shares; share++) await Promise.all([anonymize.api.take(share), record.api.take(share)]);
+  return { anonymize: anonymize.api, record: record.api };
+}
+
+/** What begins beside each other has all ended, well or not, before one's failure is thrown. */
+async function bothOf<One, Other>(one: Promise<One>, other: Promise<Other>): Promise<[One, Other]> {
+  await Promise.allSettled([one, other]);
+  return Promise.all([one, other]);
 }

@@ -17,7 +17,7 @@ import { buildApi, listen } from './api-server.js';
 import { readAudit } from './audit.js';
 import type { Care } from './care.js';
 import type { ClusterApi } from './cluster.js';
-import { startCustody, type Custody } from './custody.js';
+import { spawnCustodian, startCustody, type Custody } from './custody.js';
 import type { Custodian } from './custodian.js';
 import { remoteDoor } from './door.js';
 import { DoorAudit } from './door-audit.js';
@@ -118,7 +118,7 @@ async function startRegistry({ config, secret, journal, lifecycle, onDeath, onLo
   const opened = await openProgramLog(config, journal, onLost);
   const { log } = opened;
   await lifecycle.start(() => ({ name: 'log', stop: () => log.close() }));
-  const custody = await startCustody(config, lifecycle, log, journal, onDeath);
+  const custody = await startCustody(spawnCustodian(config, onDeath), config, lifecycle, log, journal, onDeath);
   const { custodian, people, audit } = custody;
   custody.lines.anonymize.close();
   custody.lines.record.close();

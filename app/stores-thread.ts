@@ -4,6 +4,7 @@ import { faultOf, openJournal } from '../core/journal.js';
 import { goBehind } from '../core/priority.js';
 import type { Log } from '../log/log.js';
 import type { AnalyticsReads } from '../sinks/analytics.js';
+import type { Stores } from '../sinks/duckdb.js';
 import type { PmrReads } from '../sinks/pmr.js';
 import type { SetAside } from '../sinks/store.js';
 import type { SinkStatus } from '../sinks/sink.js';
@@ -16,7 +17,7 @@ import { offer, openLog, threadData } from './worker.js';
 
 /** The thread that owns the store files, and the shares of the sinks that this process has: all their writes and reads go through it (FACTS: two instances on one file see nothing of each other). */
 export interface StoresThread extends SharedThread, AnalyticsReads, PmrReads, Burier {
-  /** Of the sinks, as far as they are here. */
+  /** Of the sinks, as far as they are here. @throws SpamerError `unreachable` while a program's only stores are being opened. */
   status(): Promise<readonly SinkStatus[]>;
   /** Records that a store could not read and passed over, by position. */
   setAside(): Promise<readonly SetAside[]>;
@@ -27,13 +28,23 @@ export interface StoresThread extends SharedThread, AnalyticsReads, PmrReads, Bu
 const { config } = threadData;
 const journal = openJournal('stores', config.log_level);
 let log: Log;
-let stores: OpenedStores;
-
-let sinks: SinkShares;
+/** null: they are being opened; what is asked of them until then is refused, so that nobody waits for a store that hangs. */
+let open: { readonly stores: OpenedStores; readonly sinks: SinkShares } | null = null;
+/** The stores of a program that is one process: without its sinks it is not ready. */
+const only = threadData.storesName === undefined;
 let retention: NodeJS.Timeout | undefined;
 const retainEveryMs = 60_000;
 /** An hour in which a clock that jumped ahead can be set right before anything is removed for it. */
 const retentionClock = cautious(systemClock, 3_600_000);
+
+const notOpen = (): SpamerError => new SpamerError('unreachable', 'the stores are not open yet');
+
+function opened(): NonNullable<typeof open> {
+  if (open === null) throw notOpen();
+  return open;
+}
+
+const reads = (): Promise<Stores> => opened().stores.reads();
 
 /** Retention deletes with a flush, which may wait for a writer: so it runs here and not where sockets are served, with the first share. Bounded per call, repeated while it finds something. */
 async function retain(): Promise<void> {
@@ -43,12 +54,12 @@ async function retain(): Promise<void> {
   } catch (error) {
     journal.warn('retention failed; trying again', { fault: faultOf(error) });
   }
-  if (sinks.has(0)) retention = setTimeout(() => void retain(), retainEveryMs);
+  if (open?.sinks.has(0) === true) retention = setTimeout(() => void retain(), retainEveryMs);
 }
 
 async function release(share: number): Promise<void> {
   if (share === 0) clearTimeout(retention);
-  await sinks.release(share);
+  await open?.sinks.release(share);
 }
 
 const api: StoresThread = {
@@ -57,11 +68,11 @@ const api: StoresThread = {
     log = await openLog(journal);
     // In a thread what is thrown here ends the process, which is safe: a supervisor starts it again.
     const takenOver = (): void => void setImmediate(() => { throw new SpamerError('taken_over', 'another process took the stores'); });
-    const alone = threadData.storesName === undefined && sinkShares(config) === 1;
-    stores = alone ? await openOwnStores(config) : sharedStores(config, threadData.storesName, takenOver);
-    sinks = new SinkShares({ log, stores, config, journal });
+    const stores = only && sinkShares(config) === 1 ? await openOwnStores(config) : sharedStores(config, threadData.storesName, takenOver);
+    open = { stores, sinks: new SinkShares({ log, stores, config, journal }) };
   },
   take: async (share) => {
+    const { sinks } = opened();
     if (sinks.has(share)) return;
     await sinks.take(share);
     if (share === 0) retention = setTimeout(() => void retain(), retainEveryMs);
@@ -69,25 +80,32 @@ const api: StoresThread = {
   release,
   stop: async () => {
     clearTimeout(retention);
-    await sinks.stop();
-    await stores.close();
+    await open?.sinks.stop();
+    await open?.stores.close();
     await log.close();
   },
-  freshness: async () => sinks.freshnessMs,
-  status: async () => sinks.status(),
-  setAside: async () => [...await (await stores.reads()).analytics.setAside(), ...await (await stores.reads()).pmr.setAside()],
-  keepOut: async (share, tombstones) => sinks.stores(share).analytics.keepOut(tombstones),
-  bury: async (tombstones) => sinks.stores(0).analytics.bury(tombstones),
+  freshness: async () => opened().sinks.freshnessMs,
+  status: async () => {
+    const status = opened().sinks.status();
+    if (status.length === 0 && only) throw notOpen();
+    return status;
+  },
+  setAside: async () => [...await (await reads()).analytics.setAside(), ...await (await reads()).pmr.setAside()],
+  keepOut: async (share, tombstones) => opened().sinks.stores(share).analytics.keepOut(tombstones),
+  bury: async (tombstones) => opened().sinks.stores(0).analytics.bury(tombstones),
   // Whoever buries knows at once how far that is.
-  buried: async () => (sinks.has(0) ? sinks.stores(0) : await stores.reads()).analytics.buried(),
-  analyticsCounts: async () => (await stores.reads()).analytics.analyticsCounts(),
-  analyticsTotals: async () => (await stores.reads()).analytics.analyticsTotals(),
-  datasets: async (study) => (await stores.reads()).analytics.datasets(study),
-  numerics: async (query) => (await stores.reads()).analytics.numerics(query),
-  runs: async (query) => (await stores.reads()).analytics.runs(query),
-  aggregates: async (query) => (await stores.reads()).analytics.aggregates(query),
-  pmrCounts: async () => (await stores.reads()).pmr.pmrCounts(),
-  pmrTotals: async () => (await stores.reads()).pmr.pmrTotals(),
-  chunks: async (query) => (await stores.reads()).pmr.chunks(query),
+  buried: async () => {
+    const { sinks } = opened();
+    return (sinks.has(0) ? sinks.stores(0) : await reads()).analytics.buried();
+  },
+  analyticsCounts: async () => (await reads()).analytics.analyticsCounts(),
+  analyticsTotals: async () => (await reads()).analytics.analyticsTotals(),
+  datasets: async (study) => (await reads()).analytics.datasets(study),
+  numerics: async (query) => (await reads()).analytics.numerics(query),
+  runs: async (query) => (await reads()).analytics.runs(query),
+  aggregates: async (query) => (await reads()).analytics.aggregates(query),
+  pmrCounts: async () => (await reads()).pmr.pmrCounts(),
+  pmrTotals: async () => (await reads()).pmr.pmrTotals(),
+  chunks: async (query) => (await reads()).pmr.chunks(query),
 };
 offer(api);

@@ -5,7 +5,7 @@ import type { Config } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
 import { openClickHouseStores, type OpenOptions } from '../sinks/clickhouse.js';
 import { clickHouseDefaults, type ClickHouseSettings } from '../sinks/clickhouse-server.js';
-import { openDuckDbStores, type Stores } from '../sinks/duckdb.js';
+import type { Stores } from '../sinks/duckdb.js';
 import { sinkDefaults } from '../sinks/sink.js';
 import { isEmbedded, movedParts } from './moved.js';
 
@@ -29,6 +29,8 @@ export async function openStores(config: Config, { storesName, ...options }: Ope
     if (!onFiles && existsSync(nameFile(folder))) {
       throw new SpamerError('config_invalid', 'this data folder has its stores on ClickHouse, and what those hold would not be moved; set clickhouse_url again, or remove stores/log.name if nothing was ever stored there', { where: 'clickhouse_url' });
     }
+    // Loaded where it is used: commands look at the stores' settings only.
+    const { openDuckDbStores } = await import('../sinks/duckdb.js');
     return await openDuckDbStores({ folder, analyticsMemoryMb: memoryMb, pmrMemoryMb: Math.max(64, memoryMb / 2) });
   }
   if (onFiles) {

@@ -28,12 +28,39 @@ export interface Thread<Api extends ThreadApi> extends Part {
 /** Half of V8's own bound: four threads with whole ones hold 65 MB more and take no less CPU (decision 0106). */
 const maxYoungGenerationSizeMb = 24;
 
+/** A thread that reads its code and waits to be started. */
+export interface SpawnedThread<Api extends ThreadApi> extends Thread<Api> {
+  /** Once, whoever asks. Rejects when it can't; then the thread has ended. */
+  start(): Promise<void>;
+}
+
+/** A thread that is being started: its API can be asked already, and what of it is not there yet says so. */
+export interface StartingThread<Api extends ThreadApi> extends Thread<Api> {
+  /** Rejects when it can't start; then it has ended. */
+  readonly started: Promise<void>;
+}
+
+/** Starts a worker thread from a module of this folder and waits until it is ready: see `spawnThread`. */
+export async function startThread<Api extends ThreadApi>(...given: Parameters<typeof spawnThread>): Promise<Thread<Api>> {
+  const thread = spawnThread<Api>(...given);
+  await thread.start();
+  return thread;
+}
+
+/** The same without waiting. */
+export function beginThread<Api extends ThreadApi>(...given: Parameters<typeof spawnThread>): StartingThread<Api> {
+  const thread = spawnThread<Api>(...given);
+  const started = thread.start();
+  // Told to whoever waits for it.
+  started.catch(() => undefined);
+  return { ...thread, started };
+}
+
 /**
- * Starts a worker thread from a module of this folder and waits until it is ready.
  * @param onDeath called when the thread ends without having been asked, or its loop stands still for `silentMs`: the program must
  * then end, [DURABLE] makes that safe.
  */
-export async function startThread<Api extends ThreadApi>(module: string, data: ThreadData, onDeath: (name: string, error: unknown) => void, silentMs: number = limits.threadSilentMs): Promise<Thread<Api>> {
+export function spawnThread<Api extends ThreadApi>(module: string, data: ThreadData, onDeath: (name: string, error: unknown) => void, silentMs: number = limits.threadSilentMs): SpawnedThread<Api> {
   const worker = new Worker(new URL(`./${module}.js`, import.meta.url), { name: module, resourceLimits: { maxYoungGenerationSizeMb }, workerData: data, transferList: Object.values(data.ports) });
   const connection = connect<Api>(worker);
   let asked = false;
@@ -46,26 +73,32 @@ export async function startThread<Api extends ThreadApi>(module: string, data: T
     if (!asked) onDeath(module, new SpamerError('internal', `the ${module} thread ended with code ${code}`));
   });
   const api = connection.api as unknown as Remote<ThreadApi>;
-  try {
-    await api.start();
-  } catch (error) {
-    asked = true;
-    await worker.terminate();
-    throw error;
-  }
-  const listening = listen(() => connection.alive(), silentMs, () => {
-    if (!asked) onDeath(module, new SpamerError('internal', `the ${module} thread does not answer`));
-  });
-  worker.once('exit', () => clearInterval(listening));
-  const stop = async (): Promise<void> => {
+  const begin = async (): Promise<void> => {
+    try {
+      await api.start();
+    } catch (error) {
+      asked = true;
+      await worker.terminate();
+      throw error;
+    }
+    const listening = listen(() => connection.alive(), silentMs, () => {
+      if (!asked) onDeath(module, new SpamerError('internal', `the ${module} thread does not answer`));
+    });
+    worker.once('exit', () => clearInterval(listening));
+  };
+  let started: Promise<void> | undefined;
+  const end = async (): Promise<void> => {
+    // What could not start has ended, and has said why.
+    const running = await started?.then(() => true, () => false);
     asked = true;
     try {
-      await api.stop();
+      if (running === true) await api.stop();
     } finally {
       await worker.terminate();
     }
   };
-  return { name: module, api: connection.api, stop };
+  let ended: Promise<void> | undefined;
+  return { name: module, api: connection.api, start: () => (started ??= begin()), stop: () => (ended ??= end()) };
 }
 
 /**

@@ -1,3 +1,4 @@
+import { SpamerError } from './errors.js';
 import { exitNow } from './exit.js';
 import { faultOf, type Journal } from './journal.js';
 
@@ -15,6 +16,7 @@ export class Lifecycle {
   readonly #parts: Part[] = [];
   readonly #journal: Journal;
   #stopping: Promise<void> | undefined;
+  #failure: unknown;
 
   constructor(journal: Journal) {
     this.#journal = journal;
@@ -24,11 +26,14 @@ export class Lifecycle {
   async start<P extends Part>(begin: () => Promise<P> | P): Promise<P> {
     try {
       const part = await begin();
+      if (this.#stopping !== undefined) await this.#refuse(part);
       this.#parts.push(part);
       return part;
     } catch (error) {
+      // Of several that fail one after the other the first says why.
+      this.#failure ??= error;
       await this.stop();
-      throw error;
+      throw this.#failure;
     }
   }
 
@@ -37,13 +42,21 @@ export class Lifecycle {
     return this.#stopping;
   }
 
+  /** Of parts that start beside each other, one may be up only when another has failed and all is being stopped. */
+  async #refuse(part: Part): Promise<never> {
+    await this.#stopOne(part);
+    throw new SpamerError('stopping', 'stopped while it started', { where: part.name });
+  }
+
   async #stopAll(): Promise<void> {
-    for (const part of this.#parts.reverse()) {
-      try {
-        await part.stop();
-      } catch (error) {
-        this.#journal.error('a part did not stop cleanly', { stage: part.name, fault: faultOf(error) });
-      }
+    for (const part of this.#parts.reverse()) await this.#stopOne(part);
+  }
+
+  async #stopOne(part: Part): Promise<void> {
+    try {
+      await part.stop();
+    } catch (error) {
+      this.#journal.error('a part did not stop cleanly', { stage: part.name, fault: faultOf(error) });
     }
   }
 }

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Umzug, type UmzugStorage } from 'umzug';
+import type { UmzugStorage } from 'umzug';
 import { SpamerError } from '../core/errors.js';
 import type { SqlClient } from './sql.js';
 
@@ -30,8 +30,12 @@ export async function migrate(client: SqlClient): Promise<void> {
   await client.script('CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY)');
   const files = migrationFiles();
   const known = new Set(files.map(({ name }) => name));
-  if ((await executed(client)).some((name) => !known.has(name))) throw new SpamerError('data_newer', 'the registry was written by a newer version');
+  const done = await executed(client);
+  if (done.some((name) => !known.has(name))) throw new SpamerError('data_newer', 'the registry was written by a newer version');
+  if (done.length === known.size) return;
   const migrations = files.map(({ name, sql }) => ({ name, up: () => client.transaction((inside) => apply(inside, name, sql)) }));
+  // Loaded only when there is something to do: it brings a whole command line with it.
+  const { Umzug } = await import('umzug');
   await new Umzug({ migrations, storage: storageOf(client), logger: undefined }).up();
 }
 
