@@ -122,6 +122,7 @@ export class Custodian {
   readonly services: Services;
   private readonly keystore: Keystore;
   private readonly registry: Registry;
+  private readonly database: SqlDatabase;
   private readonly clock: Clock;
   private readonly dataKeyRows: DataKeyRows;
   private readonly keyring: Keyring;
@@ -137,6 +138,7 @@ export class Custodian {
     this.keystore = keystore;
     this.audit = options.audit;
     this.registry = registry;
+    this.database = database;
     this.people = people;
     this.enrolment = enrolment;
     this.clock = clock;
@@ -148,6 +150,11 @@ export class Custodian {
     this.erasures = new Erasures({ rows: new ErasureRows(database), keystore, clock, settings, forget: (patient) => this.forget(patient), toDelete: (patient) => this.cohorts.toDelete(patient) });
     this.care = new Care({ db: database, clock, keys: this.keyring, onChange: () => this.cohorts.changed() });
     this.cohorts = new Cohorts({ registry, keyring: this.keyring, clock, identity: (patient) => this.identity(patient), consents: (patients) => this.care.consentsOf(patients) });
+  }
+
+  /** Resolves when the registry's database answers. @throws SpamerError `unreachable` and as the database does. */
+  async registryAnswers(): Promise<void> {
+    await this.database.query('SELECT 1');
   }
 
   /**

@@ -72,7 +72,7 @@ export const demoRecordNumber = (bed: number, origin: 'recorded' | 'synthetic'):
 export function queryPorts(parts: Parts): QueryPorts {
   const { custodian, stores, log, vault } = parts;
   const reports = new Reports();
-  const rest = { log, emergencies: () => parts.care.emergencyCounts() };
+  const rest = { log, registry: () => custodian.registryAnswers(), emergencies: () => parts.care.emergencyCounts() };
   return {
     verifyToken: async (token): Promise<Principal | null> => {
       const holder = await custodian.verifyToken(token);

@@ -7,6 +7,8 @@ import type { Reports } from './reports.js';
 /** What is read beside the pipeline's parts; null: another process tells of it. */
 export interface Rest {
   readonly log: Pick<Log, 'consumers'> | null;
+  /** Resolves when the registry's database answers. */
+  readonly registry: (() => Promise<void>) | null;
   readonly emergencies: (() => Promise<MetricsSnapshot['emergencies']>) | null;
 }
 
@@ -21,11 +23,12 @@ export interface Wanted {
 
 export const wholeProgram: Wanted = { parts: ['ingest', 'anonymize', 'record', 'stores'] };
 
-/** Ready: frames are accepted and every stage and sink gets on. A part that does not run, fails or does not answer is not. */
-export async function readiness(pipeline: Pipeline, reports: Reports, { log }: Rest, wanted: Wanted = wholeProgram): Promise<Readiness> {
+/** Ready: frames are accepted, every stage and sink gets on, and the registry answers. A part that does not run, fails or does not answer is not. */
+export async function readiness(pipeline: Pipeline, reports: Reports, { log, registry }: Rest, wanted: Wanted = wholeProgram): Promise<Readiness> {
   const [door, anonymize, record, sinks] = await Promise.all([
     reports.of('ingest', 'door', () => pipeline.door()), reports.of('anonymize', 'stats', () => pipeline.anonymize()), reports.of('record', 'stats', () => pipeline.record()), reports.of('stores', 'status', () => pipeline.sinks()),
     log === null ? undefined : reports.of('log', 'consumers', () => log.consumers()),
+    registry === null ? undefined : reports.of('registry', 'answers', registry),
   ]);
   const up = reports.up();
   const gettingOn = (part: string, stats: { readonly failing: number } | null | undefined): boolean => stats?.failing === 0 && up[part] === true;
@@ -37,11 +40,11 @@ export async function readiness(pipeline: Pipeline, reports: Reports, { log }: R
     stores: { stores, ...Object.fromEntries((sinks ?? []).map(({ name, failing }) => [name, stores && failing === null])) },
   };
   const { ingest, ...others } = Object.assign({}, ...wanted.parts.map((part) => states[part])) as Record<string, boolean>;
-  const parts = { ...(ingest === undefined ? {} : { ingest }), ...(log === null ? {} : { log: up['log'] === true }), ...others, ...wanted.also?.() };
+  const parts = { ...(ingest === undefined ? {} : { ingest }), ...(log === null ? {} : { log: up['log'] === true }), ...(registry === null ? {} : { registry: up['registry'] === true }), ...others, ...wanted.also?.() };
   return { ready: Object.values(parts).every(Boolean), parts };
 }
 
-export async function readMetrics(pipeline: Pipeline, reports: Reports, { log, emergencies }: Rest): Promise<MetricsSnapshot> {
+export async function readMetrics(pipeline: Pipeline, reports: Reports, { log, registry, emergencies }: Rest): Promise<MetricsSnapshot> {
   const [door, stats, recordStats, freshness, stored, consumers, glass] = await Promise.all([
     reports.of('ingest', 'door', () => pipeline.door()),
     reports.of('anonymize', 'stats', () => pipeline.anonymize()),
@@ -50,6 +53,7 @@ export async function readMetrics(pipeline: Pipeline, reports: Reports, { log, e
     reports.of('stores', 'status', () => pipeline.sinks()),
     log === null ? undefined : reports.of('log', 'consumers', () => log.consumers()),
     emergencies === null ? undefined : reports.of('custodian', 'emergencies', emergencies),
+    registry === null ? undefined : reports.of('registry', 'answers', registry),
   ]);
   const counters = door?.counters;
   // Of what does not run here nothing is said.

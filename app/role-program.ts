@@ -147,7 +147,7 @@ async function startRegistry({ config, secret, journal, lifecycle, onDeath, onLo
   listening.hub = started;
   void eraser.resume();
   await lifecycle.start(() => ({ name: 'eraser', stop: () => eraser.stop() }));
-  return { custody, hub: started, opened, pipeline: wholePipeline(() => started.reports()), rest: { log, emergencies: () => custody.care.emergencyCounts() } };
+  return { custody, hub: started, opened, pipeline: wholePipeline(() => started.reports()), rest: { log, registry: () => custodian.registryAnswers(), emergencies: () => custody.care.emergencyCounts() } };
 }
 
 interface NodeRole {
@@ -170,7 +170,7 @@ async function startNode(context: Context, roles: readonly RoleName[], registry:
   node.begin(parts);
   const http = roles.includes('query')
     ? await serveApi(context, { link, log, parts, custodian })
-    : await serveProbes(context, roles.flatMap((role) => partsOf[role]), { pipeline: node.pipeline, rest: { log, emergencies: null }, joined: () => link.joined });
+    : await serveProbes(context, roles.flatMap((role) => partsOf[role]), { pipeline: node.pipeline, rest: { log, registry: registry?.rest.registry ?? null, emergencies: null }, joined: () => link.joined });
   await link.tell();
   await lifecycle.start(() => ({ name: 'shares', stop: () => link.leave() }));
   return { node, parts, http, auditor };
@@ -243,7 +243,7 @@ async function serveApi(context: Context, { link, log, parts, custodian }: { rea
 
 const overlaid = (stores: StoresPart, own: Partial<StoresPart>): StoresPart => new Proxy(stores, { get: (rest, name) => (Reflect.get(own, name) ?? Reflect.get(rest, name)) as unknown });
 
-const noRest: Rest = { log: null, emergencies: null };
+const noRest: Rest = { log: null, registry: null, emergencies: null };
 
 /** Health, readiness and metrics of a process without the API. */
 async function serveProbes({ config, lifecycle, certificates, journal }: Context, wanted: readonly PartName[], { pipeline, rest, joined }: { readonly pipeline: Pipeline | null; readonly rest: Rest; readonly joined?: () => boolean }): Promise<string> {

@@ -96,7 +96,7 @@ test('[LEDGER] stored blocks that are damaged on disk are set aside by position 
   const atHold = await accepted();
   await until('samples that neither stage has read', async () => (await accepted()) > atHold + 50_000);
   const response = await fetch(new URL('/readyz', http));
-  assert.deepEqual([response.status, ((await response.json()) as { parts: Record<string, boolean> }).parts], [503, { ingest: true, log: true, anonymize: false, record: false, stores: true, analytics: true, pmr: true }], 'who is asked says that the stages hang');
+  assert.deepEqual([response.status, ((await response.json()) as { parts: Record<string, boolean> }).parts], [503, { ingest: true, log: true, registry: true, anonymize: false, record: false, stores: true, analytics: true, pmr: true }], 'who is asked says that the stages hang');
   assert.match(await (await first.raw('/metrics')).text(), /spamer_part_up\{part="record"\} 0/);
   await program.kill();
   stop.abort();

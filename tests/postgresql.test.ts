@@ -4,7 +4,7 @@ import { randomOf } from '../device-emulator/random.js';
 import { engineKills } from './engine-kills.js';
 import { KilledWard } from './killed-ward.js';
 import { Postgresql, postgresqlMissing } from './postgresql.js';
-import { cli, demanded, temporaryFolder } from './program.js';
+import { cli, demanded, startProgram, temporaryFolder, until } from './program.js';
 
 const missing = postgresqlMissing();
 const skip = missing === null || demanded('postgresql') ? false : missing;
@@ -43,4 +43,27 @@ test('a registry that is not there, or is owned by another, ends the start with 
   assert.match(away.err, /registry's server does not answer \(ECONNREFUSED\) \(registry_url\)/);
   const outside = await cli(folder.dir, ['doctor'], { SPAMER_REGISTRY_URL: 'postgres://u:p@db.example.org/spamer' });
   assert.match(outside.err, /registry_url: outside localhost needs sslmode=verify-full/);
+});
+
+test('readiness and metrics name the registry while PostgreSQL is away, and no longer when it is back', { skip, timeout: 90_000 }, async (t) => {
+  const server = await Postgresql.start();
+  t.after(() => server.remove());
+  const folder = temporaryFolder('postgresql-ready');
+  t.after(() => folder.remove());
+  const program = await startProgram(folder.dir, { env: { SPAMER_REGISTRY_URL: server.url('spamer'), SPAMER_LOG_LEVEL: 'error' } });
+  t.after(() => program.kill());
+  const ready = async (): Promise<[number, boolean | undefined]> => {
+    const response = await fetch(new URL('/readyz', program.http));
+    return [response.status, ((await response.json()) as { parts: Record<string, boolean> }).parts['registry']];
+  };
+  const metric = async (): Promise<string | undefined> => /spamer_part_up\{part="registry"\} (\d)/.exec(await (await fetch(new URL('/metrics', program.http))).text())?.[1];
+  await until('all is ready', async () => (await ready())[0] === 200);
+  assert.deepEqual([await ready(), await metric()], [[200, true], '1']);
+  await server.stop();
+  await until('the registry is missed', async () => (await ready())[1] === false);
+  assert.deepEqual([await ready(), await metric()], [[503, false], '0']);
+  await server.restart();
+  await until('the registry is back', async () => (await ready())[1] === true);
+  await until('all is ready again', async () => (await ready())[0] === 200);
+  assert.equal(await metric(), '1');
 });

@@ -301,6 +301,19 @@ describe('the program as several processes on Kafka, ClickHouse and PostgreSQL',
     t.diagnostic(`${samples} samples, ${connections} connections of 6 devices, balanced after ${balancedMs} ms`);
   });
 
+  it('while PostgreSQL is away the processes with registry and query say so, and the others are ready', async () => {
+    const told = async (name: string): Promise<boolean | undefined> => (await deployment.probe<{ parts: Record<string, boolean> }>(name, '/readyz')).answer.parts['registry'];
+    for (const name of ['registry', 'query']) await until(`${name} to have its registry`, async () => (await told(name)) === true);
+    await deployment.postgresql.stop();
+    try {
+      for (const name of ['registry', 'query']) await until(`${name} to miss its registry`, async () => (await told(name)) === false);
+      assert.deepEqual([(await deployment.probe('ingest', '/readyz')).status, await told('ingest')], [200, undefined]);
+    } finally {
+      await deployment.postgresql.restart();
+    }
+    for (const name of ['registry', 'query']) await until(`${name} to have its registry again`, async () => (await told(name)) === true);
+  });
+
   it('[ERASED] an erasure takes the keys from every process, and has a certificate', { timeout: 120_000 }, async () => {
     const server = await deployment.server();
     const victim = await enrolPatient(server);
