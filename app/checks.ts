@@ -13,8 +13,9 @@ export async function checkRegistryServer(config: Config): Promise<readonly Find
 }
 
 export async function checkStoresServer(config: Config): Promise<readonly Finding[]> {
-  const { clickhouse_url: url } = config;
+  const { clickhouse_url: url, clickhouse_read_user: reader, roles } = config;
   if (url === undefined) return [];
+  if (reader !== undefined && roles?.includes('query') === true && !roles.includes('sinks')) return await (await import('../sinks/clickhouse-look.js')).lookAsReader(clickHouseOf(config, url));
   return await (await import('../sinks/clickhouse-look.js')).lookIntoClickHouse(clickHouseOf(config, url), knownLogName(join(config.data_dir, 'stores')));
 }
 

@@ -8,8 +8,8 @@ import type { AnonymizeStats } from '../processors/anonymize-stage.js';
 import type { RecordStats } from '../processors/record-stage.js';
 import type { LoopStats } from '../processors/stage.js';
 import type { SinkStatus } from '../sinks/sink.js';
-import type { BuriedState } from '../sinks/tombstones.js';
 import type { Burier } from './burial.js';
+import type { StoresThread } from './stores-thread.js';
 
 /** Roles whose work is shared out, by shares of the partitions. */
 export const sharedRoles = ['ingest', 'processors', 'sinks'] as const;
@@ -54,8 +54,12 @@ export interface NodeReport {
   readonly freshnessMs: number | null;
 }
 
+/** What the books ask of the stores, of all studies and patients at once: the process that writes their first share tells. */
+export const storeCounts = ['buried', 'analyticsCounts', 'analyticsTotals', 'pmrCounts', 'pmrTotals', 'setAside'] as const satisfies ReadonlyArray<keyof StoresThread>;
+export type StoreCounts = Pick<StoresThread, (typeof storeCounts)[number]>;
+
 /** What every process does when the one with the keys asks for it. Called `node` on the line. */
-export interface NodeApi extends Burier {
+export interface NodeApi extends Burier, StoreCounts {
   take(role: SharedRole, share: number): Promise<void>;
   release(role: SharedRole, share: number): Promise<void>;
   /** Where devices of each share are let in; null: nowhere at present. */
@@ -70,13 +74,12 @@ export interface NodeApi extends Burier {
   connected(): Promise<readonly ConnectedDevice[]>;
   /** @throws SpamerError `unreachable` when it is not connected here. */
   sendCommand(device: DeviceId, name: string, args: Record<string, string>, timeoutMs: number): Promise<CommandAnswer>;
-  /** Of the process that has the first share of the sinks. */
-  buried(): Promise<readonly BuriedState[]>;
+  /** Of the process that has the first share of the sinks, as the counts are. */
   chunkCount(patient: PatientId): Promise<number>;
 }
 
 /** What the process with the keys does for the others. Called `cluster` on the line. */
-export interface ClusterApi {
+export interface ClusterApi extends StoreCounts {
   /** Again when what it says of itself has changed. @throws SpamerError `config_invalid` when a setting differs that must not. */
   join(about: NodeAbout): Promise<Deployment>;
   /** It stops: its shares are given to others before this resolves. */
@@ -86,7 +89,6 @@ export interface ClusterApi {
   reports(): Promise<readonly NodeReport[]>;
   connected(): Promise<readonly ConnectedDevice[]>;
   sendCommand(device: DeviceId, name: string, args: Record<string, string>, timeoutMs: number): Promise<CommandAnswer>;
-  buried(): Promise<readonly BuriedState[]>;
   /** Where devices connect; null: no process lets them in. */
   stream(): Promise<string | null>;
 }

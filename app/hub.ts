@@ -10,7 +10,7 @@ import { planShares } from './share-plan.js';
 import type { AuditEntry, Auditor } from '../security/audit.js';
 import type { CommandAnswer } from '../ingest/commands.js';
 import type { ConnectedDevice } from '../ingest/server.js';
-import type { Buried, BuriedState, Tombstone } from '../sinks/tombstones.js';
+import type { Buried, Tombstone } from '../sinks/tombstones.js';
 
 export interface HubParts {
   readonly address: LineAddress;
@@ -145,7 +145,12 @@ export class Hub {
       reports: () => this.reports(),
       connected: () => this.#connected(),
       sendCommand: (device, name, args, timeoutMs) => this.#sendCommand(device, name, args, timeoutMs),
-      buried: (): Promise<readonly BuriedState[]> => this.#sinks(0).buried(),
+      buried: () => this.#sinks(0).buried(),
+      analyticsCounts: () => this.#sinks(0).analyticsCounts(),
+      analyticsTotals: () => this.#sinks(0).analyticsTotals(),
+      pmrCounts: () => this.#sinks(0).pmrCounts(),
+      pmrTotals: () => this.#sinks(0).pmrTotals(),
+      setAside: () => this.#sinks(0).setAside(),
       stream: async () => this.#urls().find((url) => url !== null) ?? null,
     };
     serve(line.port('cluster'), cluster);

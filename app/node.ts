@@ -175,6 +175,26 @@ export class Node implements NodeApi {
     return this.#stores().buried();
   }
 
+  analyticsCounts(): ReturnType<NodeApi['analyticsCounts']> {
+    return this.#stores().analyticsCounts();
+  }
+
+  analyticsTotals(): ReturnType<NodeApi['analyticsTotals']> {
+    return this.#stores().analyticsTotals();
+  }
+
+  pmrCounts(): ReturnType<NodeApi['pmrCounts']> {
+    return this.#stores().pmrCounts();
+  }
+
+  pmrTotals(): ReturnType<NodeApi['pmrTotals']> {
+    return this.#stores().pmrTotals();
+  }
+
+  setAside(): ReturnType<NodeApi['setAside']> {
+    return this.#stores().setAside();
+  }
+
   chunkCount(patient: PatientId): Promise<number> {
     return countChunks(this.#stores(), patient);
   }

@@ -16,7 +16,7 @@ import type { AnonymizeThread } from './anonymize-thread.js';
 import { buildApi, listen } from './api-server.js';
 import { readAudit } from './audit.js';
 import type { Care } from './care.js';
-import type { ClusterApi } from './cluster.js';
+import { storeCounts, type ClusterApi } from './cluster.js';
 import { spawnCustodian, startCustody, type Custody } from './custody.js';
 import type { Custodian } from './custodian.js';
 import { remoteDoor } from './door.js';
@@ -231,8 +231,8 @@ async function serveApi(context: Context, { link, log, parts, custodian }: { rea
   const ports = queryPorts({
     config, journal, log, audit, custodian, policy, vault, demo: false, address: () => publicAddress(config, port),
     people: link.api<People>('people'), enrolment: link.api<Enrolment>('enrolment'), services: link.api<Services>('services'), care: link.api<Care>('care'), eraser: link.api<Eraser>('eraser'),
-    // What was deleted is known where the sinks are, which keep late rows of it out.
-    stores: overlaid(stores.api, { buried: () => cluster.buried() }),
+    // What was deleted is known where the sinks are, which keep late rows of it out; and they may count what this process may only ask about.
+    stores: overlaid(stores.api, Object.fromEntries(storeCounts.map((name) => [name, () => cluster[name]()]))),
     pipeline: wholePipeline(() => cluster.reports()), door: remoteDoor(cluster), renew: (patient) => cluster.renewed(patient),
     ready: { parts: [], also: () => ({ line: link.joined }) },
   });

@@ -45,6 +45,7 @@ function opened(): NonNullable<typeof open> {
 }
 
 const reads = (): Promise<Stores> => opened().stores.reads();
+const counts = (): Promise<Stores> => opened().stores.counts();
 
 /** Retention deletes with a flush, which may wait for a writer: so it runs here and not where sockets are served, with the first share. Bounded per call, repeated while it finds something. */
 async function retain(): Promise<void> {
@@ -90,22 +91,22 @@ const api: StoresThread = {
     if (status.length === 0 && only) throw notOpen();
     return status;
   },
-  setAside: async () => [...await (await reads()).analytics.setAside(), ...await (await reads()).pmr.setAside()],
+  setAside: async () => [...await (await counts()).analytics.setAside(), ...await (await counts()).pmr.setAside()],
   keepOut: async (share, tombstones) => opened().sinks.stores(share).analytics.keepOut(tombstones),
   bury: async (tombstones) => opened().sinks.stores(0).analytics.bury(tombstones),
   // Whoever buries knows at once how far that is.
   buried: async () => {
     const { sinks } = opened();
-    return (sinks.has(0) ? sinks.stores(0) : await reads()).analytics.buried();
+    return (sinks.has(0) ? sinks.stores(0) : await counts()).analytics.buried();
   },
-  analyticsCounts: async () => (await reads()).analytics.analyticsCounts(),
-  analyticsTotals: async () => (await reads()).analytics.analyticsTotals(),
+  analyticsCounts: async () => (await counts()).analytics.analyticsCounts(),
+  analyticsTotals: async () => (await counts()).analytics.analyticsTotals(),
   datasets: async (study) => (await reads()).analytics.datasets(study),
   numerics: async (query) => (await reads()).analytics.numerics(query),
   runs: async (query) => (await reads()).analytics.runs(query),
   aggregates: async (query) => (await reads()).analytics.aggregates(query),
-  pmrCounts: async () => (await reads()).pmr.pmrCounts(),
-  pmrTotals: async () => (await reads()).pmr.pmrTotals(),
+  pmrCounts: async () => (await counts()).pmr.pmrCounts(),
+  pmrTotals: async () => (await counts()).pmr.pmrTotals(),
   chunks: async (query) => (await reads()).pmr.chunks(query),
 };
 offer(api);

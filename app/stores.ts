@@ -22,7 +22,7 @@ export const sinkShares = ({ clickhouse_url: url, log_shares: shares }: Pick<Con
 export async function openStores(config: Config, { storesName, ...options }: OpenOptions & { readonly storesName?: string | undefined } = {}): Promise<Stores> {
   const folder = join(config.data_dir, 'stores');
   const { clickhouse_url: url, store_memory_mb: memoryMb } = config;
-  if (url !== undefined && storesName !== undefined) return await openClickHouseStores(clickHouseOf(config, url), storesName, options);
+  if (url !== undefined && storesName !== undefined) return await openClickHouseStores(options.readOnly === true ? readingOnly(clickHouseOf(config, url)) : clickHouseOf(config, url), storesName, options);
   const onFiles = isEmbedded(config.data_dir, 'stores') && !movedParts(config.data_dir).has('stores');
   if (url === undefined) {
     // Files made beside would begin with what the log still holds, and miss what it has let go since the server has it [LEDGER].
@@ -43,6 +43,9 @@ export function clickHouseOf(config: Config, url: string): ClickHouseSettings {
   const reader = config.clickhouse_read_user === undefined ? {} : { reader: { user: config.clickhouse_read_user, password: config.clickhouse_read_password ?? '' } };
   return { ...clickHouseDefaults, url, database: config.clickhouse_database, user: config.clickhouse_user, password: config.clickhouse_password ?? '', ...reader };
 }
+
+/** The user that reads does everything, so that the one that writes need not be known. */
+export const readingOnly = (settings: ClickHouseSettings): ClickHouseSettings => ({ ...settings, ...settings.reader });
 
 const nameFile = (folder: string): string => join(folder, 'log.name');
 

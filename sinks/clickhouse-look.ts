@@ -8,7 +8,7 @@ const roomBytesMin = 2 * 1024 ** 3;
 
 /** Rights of the user that writes, on every table of the database. */
 const writes = ['CREATE DATABASE', 'CREATE TABLE', 'ALTER ADD COLUMN', 'ALTER DELETE', 'SELECT', 'INSERT'];
-const tablesRead = ['series', 'numerics', 'runs', 'chunks'];
+const tablesRead = ['series', 'numerics', 'runs', 'chunks', 'format'];
 const usersFile = 'deploy/clickhouse/users.xml has both users';
 
 /**
@@ -23,6 +23,11 @@ export async function lookIntoClickHouse(settings: ClickHouseSettings, owner: st
   });
   if (reader === undefined || findings.some(({ check, good }) => check === 'clickhouse_url' && !good)) return findings;
   return [...findings, ...(await asked({ ...writing, ...reader }, 'clickhouse_read_user', async (server) => [await lookAtReader(server)]))];
+}
+
+/** The same of a process that knows no user but the one that reads. */
+export async function lookAsReader({ reader, ...writing }: ClickHouseSettings): Promise<readonly Finding[]> {
+  return await asked({ ...writing, ...reader }, 'clickhouse_url', async (server) => [await lookAtServer(server), ...(await asFinding('clickhouse_read_user', async () => [await lookAtReader(server)]))]);
 }
 
 async function asked(settings: ClickHouseSettings, check: string, look: (server: ClickHouseServer) => Promise<readonly Finding[]>): Promise<readonly Finding[]> {

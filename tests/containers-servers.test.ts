@@ -7,7 +7,9 @@ import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { parse } from 'yaml';
 import { lookIntoPostgres } from '../registry/postgres-look.js';
-import { lookIntoClickHouse } from '../sinks/clickhouse-look.js';
+import { readingOnly } from '../app/stores.js';
+import { openClickHouseStores } from '../sinks/clickhouse.js';
+import { lookAsReader, lookIntoClickHouse } from '../sinks/clickhouse-look.js';
 import { clickHouseDefaults } from '../sinks/clickhouse-server.js';
 import { ClickHouse, clickHouseMissing } from './clickhouse.js';
 import { KilledWard } from './killed-ward.js';
@@ -19,7 +21,7 @@ const skip = missing === null || (['clickhouse', 'postgresql'] as const).every(d
 const root = fileURLToPath(new URL('../../', import.meta.url));
 
 interface Service { readonly environment: Readonly<Record<string, string>>; readonly command: readonly string[] }
-const { services } = parse(readFileSync(join(root, 'compose.yaml'), 'utf8'), { merge: true }) as { services: Readonly<Record<'registry' | 'query' | 'postgresql', Service>> };
+const { services } = parse(readFileSync(join(root, 'compose.yaml'), 'utf8'), { merge: true }) as { services: Readonly<Record<'registry' | 'sinks' | 'query' | 'postgresql', Service>> };
 
 /** A folder like the repository's, after `spamer init --compose` there. */
 async function prepared(t: TestContext): Promise<string> {
@@ -105,7 +107,7 @@ test('[ONCE] [LEDGER] what compose.yaml gives the program is what it needs: with
   const dir = await prepared(t);
   const [url, clickhouse] = await Promise.all([registry(t, dir), stores(t, dir)]);
   writeFileSync(join(dir, 'secrets', 'registry_url'), url);
-  const given = Object.entries({ ...services.query.environment, ...services.registry.environment }).map(([name, value]) => [name, value.replace(/^\/run\/secrets\//, join(dir, 'secrets/'))]);
+  const given = Object.entries({ ...services.sinks.environment, ...services.query.environment, ...services.registry.environment }).map(([name, value]) => [name, value.replace(/^\/run\/secrets\//, join(dir, 'secrets/'))]);
   // All but the log and the roles, which rest on it: their settings are those of the tests on Kafka.
   const env = { ...(Object.fromEntries(given.filter(([name]) => !/KAFKA|LOG_SHARES|ROLES|LINE_|SPAMER_URL/.test(String(name)))) as Record<string, string>), SPAMER_CLICKHOUSE_URL: clickhouse.url, SPAMER_HTTP_HOST: '127.0.0.1', SPAMER_INGEST_HOST: '127.0.0.1', SPAMER_DANGEROUSLY_ACK_FROM_ONE_REPLICA: 'true' };
 
@@ -122,7 +124,8 @@ test('[ONCE] [LEDGER] what compose.yaml gives the program is what it needs: with
   const asReader = (statement: string, about?: string) => asked(clickhouse, 'spamer_reader', reader, statement, about);
   // As doctor sees them: the users have what the program needs.
   const settings = { ...clickHouseDefaults, url: clickhouse.url, user: 'spamer', password: writer, reader: { user: 'spamer_reader', password: reader } };
-  const findings = [...(await lookIntoClickHouse(settings, readFileSync(join(ward.folder, 'stores', 'log.name'), 'utf8').trim())), ...(await lookIntoPostgres(url))];
+  const owner = readFileSync(join(ward.folder, 'stores', 'log.name'), 'utf8').trim();
+  const findings = [...(await lookIntoClickHouse(settings, owner)), ...(await lookIntoPostgres(url))];
   assert.deepEqual(findings.filter(({ good }) => !good), []);
   assert.deepEqual(findings.filter(({ check }) => /user/.test(check)).map(({ found }) => found), ['spamer makes tables, inserts, deletes rows and reads', 'spamer_reader reads, and nothing else', 'program makes and owns the tables']);
   const patients = (await asWriter('SELECT DISTINCT toString(patient) FROM spamer.chunks')).split('\n');
@@ -136,12 +139,19 @@ test('[ONCE] [LEDGER] what compose.yaml gives the program is what it needs: with
     for (const about of ['none', '', "' OR 1 = 1", undefined]) assert.equal(await asReader(`SELECT count() FROM spamer.${table} WHERE study = 'all'`, about), '0', table);
   }
   for (const about of ['all', '', undefined]) assert.equal(await asReader('SELECT count() FROM spamer.chunks', about), '0');
+  // A process with the role query has no other user.
+  const alone = readingOnly({ ...settings, password: 'not-the-one' });
+  assert.ok((await lookAsReader({ ...settings, password: 'not-the-one' })).every(({ good }) => good));
+  const reading = await openClickHouseStores(alone, owner, { readOnly: true });
+  assert.ok((await reading.analytics.numerics({ study: 'all' })).rows.length > 0);
+  assert.ok((await reading.pmr.chunks({ patient: patients[0] ?? '' })).rows.length > 0);
+  await reading.close();
   assert.equal(await asWriter("KILL QUERY WHERE startsWith(query_id, 'spamer-') AND query_kind = 'Insert' SYNC FORMAT Null"), '');
   // As the rows of an erased patient are deleted, and as it is seen that they are.
   assert.equal(await asWriter("ALTER TABLE spamer.series DELETE WHERE study = 'none'"), '');
   assert.equal(await asWriter("SELECT count() FROM system.mutations WHERE database = 'spamer' AND table = 'series' AND latest_fail_reason != ''"), '0');
   const refusals: ReadonlyArray<readonly [string, (statement: string) => Promise<string>, readonly string[]]> = [
-    ['ACCESS_DENIED', asReader, ['INSERT INTO spamer.chunks (device) VALUES (generateUUIDv4())', 'SELECT * FROM spamer.progress', 'SELECT * FROM spamer.format', 'SELECT * FROM spamer.set_aside', 'SELECT * FROM spamer.tombstones', 'ALTER TABLE spamer.chunks DELETE WHERE true', 'TRUNCATE TABLE spamer.series', 'DROP TABLE spamer.chunks', 'CREATE TABLE spamer.mine (a Int8) ENGINE = Memory', 'SELECT query FROM system.processes', 'SELECT * FROM system.users', 'SELECT * FROM system.named_collections', 'SELECT * FROM system.row_policies', "SELECT * FROM url('http://127.0.0.1:1/', 'TSV', 'a String')", "SELECT * FROM file('/etc/passwd', 'TSV', 'a String')"]],
+    ['ACCESS_DENIED', asReader, ['INSERT INTO spamer.chunks (device) VALUES (generateUUIDv4())', 'SELECT * FROM spamer.progress', 'SELECT * FROM spamer.fences', 'SELECT * FROM spamer.set_aside', 'SELECT * FROM spamer.tombstones', 'ALTER TABLE spamer.chunks DELETE WHERE true', 'TRUNCATE TABLE spamer.series', 'DROP TABLE spamer.chunks', 'CREATE TABLE spamer.mine (a Int8) ENGINE = Memory', 'SELECT query FROM system.processes', 'SELECT * FROM system.users', 'SELECT * FROM system.named_collections', 'SELECT * FROM system.row_policies', "SELECT * FROM url('http://127.0.0.1:1/', 'TSV', 'a String')", "SELECT * FROM file('/etc/passwd', 'TSV', 'a String')"]],
     ['ACCESS_DENIED', asWriter, ['DROP DATABASE spamer', 'CREATE USER other', 'GRANT SELECT ON spamer.* TO spamer_reader', 'CREATE DATABASE other', "SELECT * FROM url('http://127.0.0.1:1/', 'TSV', 'a String')", "SELECT * FROM file('/etc/passwd', 'TSV', 'a String')"]],
     ['SETTING_CONSTRAINT_VIOLATION', asReader, ['SELECT 1 SETTINGS max_execution_time = 3600', 'SELECT 1 SETTINGS max_memory_usage = 9000000000', 'SELECT 1 SETTINGS max_result_rows = 0']],
     ['READONLY', asReader, ['SELECT 1 SETTINGS readonly = 0']],

@@ -45,7 +45,7 @@ const withDefaults = (value: string): string => value.replace(/\$\{\w+:-([^}]*)\
 /** What each role opens, and so the secrets that it may see. */
 const secretsOf: Readonly<Record<string, readonly string[]>> = {
   registry: ['line_secret', 'passphrase', 'registry_url'], ingest: ['line_secret'], processors: ['line_secret'],
-  sinks: ['clickhouse_password', 'clickhouse_read_password', 'line_secret'], query: ['clickhouse_password', 'clickhouse_read_password', 'line_secret'], topics: [],
+  sinks: ['clickhouse_password', 'clickhouse_read_password', 'line_secret'], query: ['clickhouse_read_password', 'line_secret'], topics: [],
 };
 
 /** The program's configuration from the environment of a container whose secret files hold something. */

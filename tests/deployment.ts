@@ -56,7 +56,7 @@ export class Deployment {
     const replication = nodes === 3 ? { SPAMER_KAFKA_REPLICATION_FACTOR: '3', SPAMER_KAFKA_MIN_IN_SYNC_REPLICAS: '2' } : { SPAMER_KAFKA_REPLICATION_FACTOR: '1', SPAMER_KAFKA_MIN_IN_SYNC_REPLICAS: '1', SPAMER_DANGEROUSLY_ACK_FROM_ONE_REPLICA: 'true' };
     const deployment = new Deployment({ kafka, clickHouse, postgresql, folder: folder.dir }, linePort, {
       SPAMER_KAFKA_BROKERS: kafka.brokers, ...replication, SPAMER_LOG_SHARES: String(shares), SPAMER_LOG_PARTITIONS: String(partitions),
-      SPAMER_CLICKHOUSE_URL: clickHouse.url, SPAMER_CLICKHOUSE_USER: clickHouse.user, SPAMER_CLICKHOUSE_PASSWORD: clickHouse.password,
+      SPAMER_CLICKHOUSE_URL: clickHouse.url, SPAMER_CLICKHOUSE_READ_USER: 'reader', SPAMER_CLICKHOUSE_READ_PASSWORD: 'secret-too',
       SPAMER_LINE_SECRET: randomBytes(24).toString('base64'), SPAMER_CHUNK_SECONDS: '1', SPAMER_LOG_LEVEL: 'warn', ...env,
     });
     const made = await cli(folder.dir, ['topics', 'apply'], { ...deployment.#env, SPAMER_LINE_SECRET: '' });
@@ -104,7 +104,9 @@ export class Deployment {
   environmentOf(name: string): Record<string, string> {
     const has = this.#members.get(name)?.roles ?? name;
     const line = has.split(',').includes('registry') ? { SPAMER_LINE_PORT: String(this.#linePort), SPAMER_REGISTRY_URL: this.#registry } : { SPAMER_LINE_TO: `127.0.0.1:${this.#linePort}` };
-    return { ...this.#env, ...line, SPAMER_ROLES: has };
+    // Who only reads the stores knows no user that may write.
+    const writer = /^$|sinks/.test(has) ? { SPAMER_CLICKHOUSE_USER: this.clickHouse.user, SPAMER_CLICKHOUSE_PASSWORD: this.clickHouse.password } : {};
+    return { ...this.#env, ...line, ...writer, SPAMER_ROLES: has };
   }
 
   /** Where one process lets devices in. */
