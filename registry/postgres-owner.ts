@@ -18,12 +18,13 @@ const serverKeepsAlive = `SET tcp_keepalives_idle = ${idleMs / 1000}; SET tcp_ke
 
 /**
  * One process owns a registry at a time, since the program keeps in memory what it alone changes. A session of its own holds an advisory
- * lock; when that session ends (server restarted, connection cut) nothing is asked of the database until the lock is held again, and a
- * connection made since asks the server itself whether it is.
+ * lock; when that session ends (server restarted, connection cut) nothing is asked of the database until the lock is held again, what is
+ * under way is broken off, and a connection made since asks the server itself whether it is.
  */
 export class PostgresOwner {
   readonly #url: string;
   readonly #connectTimeoutMs: number;
+  readonly #losers: Array<() => void> = [];
   #client: pg.Client | null = null;
   /** The server's process of the session that holds the lock, or held it last. */
   #pid = 0;
@@ -59,6 +60,11 @@ export class PostgresOwner {
     this.assertHeld();
     const { rows } = await connection.query("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND objid = $2 AND pid = $3 AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())", [...lockName, this.#pid]);
     if (rows.length === 0) throw new SpamerError('unreachable', 'the registry is not owned any more', { where: 'registry_url' });
+  }
+
+  /** @param lost called each time when the lock is no more held */
+  onLost(lost: () => void): void {
+    this.#losers.push(lost);
   }
 
   async release(): Promise<void> {
@@ -113,6 +119,7 @@ export class PostgresOwner {
     if (this.#released || this.#client !== client) return;
     this.#client = null;
     clearInterval(this.#beating);
+    for (const lost of this.#losers) lost();
     this.#retaking ??= this.#retake().finally(() => { this.#retaking = null; });
   }
 

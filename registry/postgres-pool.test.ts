@@ -40,7 +40,7 @@ registryContract('PostgreSQL', async () => {
   };
 }, skip);
 
-const put = (database: SqlDatabase, name: string): Promise<unknown> => database.query('INSERT INTO facts VALUES ($1, $1)', [name]);
+const put = (database: Pick<SqlDatabase, 'query'>, name: string): Promise<unknown> => database.query('INSERT INTO facts VALUES ($1, $1)', [name]);
 const facts = async (database: SqlDatabase): Promise<string[]> => (await database.query<{ name: string }>('SELECT name FROM facts ORDER BY name')).map(({ name }) => name);
 
 /** Until the database answers again, as a stage that backs off would. */
@@ -158,11 +158,41 @@ test('connections that are half-open are noticed, the owner\'s too, whose lock t
   }
 });
 
-test('[ONCE] one process owns a registry: another is refused, takes over when the first has ended, and the first can\'t write any more once its lock is gone', { skip, timeout: 60_000 }, async () => {
+test('with the owner\'s session every connection is given up: none of them is waited for until its own statement\'s time', { skip, timeout: 90_000 }, async (t) => {
+  const link = await Link.start(server.port);
+  t.after(() => link.stop());
+  const given = settings({ connectionsMax: 4, statementTimeoutMs: 60_000 });
+  const through = new URL(given.url);
+  through.port = String(link.port);
+  const database = await openPostgres({ ...given, url: through.href });
+  try {
+    const sinceMs = performance.now();
+    const asked = Array.from({ length: 4 }, (_, at) => assert.rejects(database.query('SELECT pg_sleep(60)'), refusedWith('unreachable'), `${at}`));
+    await until('the owner and four who ask', async () => link.connections === 5);
+    link.abandon();
+    await until('every dead connection to be given up', async () => link.unaware.near === 0);
+    await Promise.all(asked);
+    await again(() => put(database, 'after'));
+    t.diagnostic(`written again after ${Math.round(performance.now() - sinceMs)} ms`);
+  } finally {
+    await database.close();
+  }
+});
+
+test('[ONCE] one process owns a registry: another is refused, takes over when the first has ended, and the first can\'t write any more once its lock is gone, nor commit what it had begun', { skip, timeout: 60_000 }, async () => {
   const given = settings();
   const name = new URL(given.url).pathname.slice(1);
   const first = await openPostgres(given);
   await assert.rejects(openPostgres(given), refusedWith('data_locked'));
+  let goOn = (): void => undefined;
+  const held = new Promise<void>((resolve) => { goOn = resolve; });
+  let begun = false;
+  const begunBefore = assert.rejects(first.transaction(async (tx) => {
+    await put(tx, 'first, begun before');
+    begun = true;
+    await held;
+  }), refusedWith('unreachable'));
+  await until('a transaction to be under way', async () => begun);
   server.sql('postgres', `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '${name}' AND application_name = 'spamer owner'`);
   const second = await again(() => openPostgres(given));
   try {
@@ -171,6 +201,8 @@ test('[ONCE] one process owns a registry: another is refused, takes over when th
       await assert.rejects(put(first, `first ${tries}`), refusedWith('unreachable'));
       await sleep(50);
     }
+    goOn();
+    await begunBefore;
     assert.deepEqual((await facts(second)).filter((fact) => fact.startsWith('first')), []);
   } finally {
     await second.close();

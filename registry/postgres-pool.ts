@@ -51,6 +51,7 @@ export async function openPostgresAsIs(settings: PostgresSettings): Promise<SqlD
 class PostgresDatabase implements SqlDatabase {
   readonly #pool: pg.Pool;
   readonly #owner: PostgresOwner;
+  readonly #open = new Set<pg.PoolClient>();
 
   constructor({ url, connectionsMax, statementTimeoutMs }: PostgresSettings, owner: PostgresOwner) {
     this.#owner = owner;
@@ -61,7 +62,13 @@ class PostgresDatabase implements SqlDatabase {
     });
     // A connection that ends, idle or between two statements, is replaced when one is needed; without listeners it would end the process.
     this.#pool.on('error', () => undefined);
-    this.#pool.on('connect', (client) => client.on('error', () => undefined));
+    this.#pool.on('connect', (client) => {
+      client.on('error', () => undefined);
+      this.#open.add(client);
+      client.once('end', () => this.#open.delete(client));
+    });
+    // Another process may have the lock by now, so nothing begun may be committed; and where the way to the server is no more, each would be waited for.
+    owner.onLost(() => { for (const { connection } of this.#open) connection.stream.destroy(); });
   }
 
   /** Others may write too, an administrator with psql for one: nothing that was read is kept. */
