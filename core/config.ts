@@ -130,7 +130,7 @@ const secretFiles: ReadonlyMap<SettingName, string> = new Map(names.filter((name
 export const settingNames = (): readonly string[] => [...names, ...secretFiles.values()];
 
 /** Environment variables that other parts of the program read themselves, so they are no misspelt settings. */
-const otherVariables = new Set(['SPAMER_CONFIG', 'SPAMER_SHARED_DIR', 'SPAMER_TOKEN', 'SPAMER_URL', 'SPAMER_NEW_PASSPHRASE', 'SPAMER_LIAR_FRAMES', 'SPAMER_SILENT', 'SPAMER_KILLS', 'SPAMER_ENGINE_KILLS', 'SPAMER_POLICY_REQUESTS', 'SPAMER_SEED', 'SPAMER_DEMAND', 'SPAMER_CHROMIUM', 'SPAMER_ERASURE_PATIENTS', 'SPAMER_TIMED', 'SPAMER_TAMPERINGS', 'SPAMER_DISK_FILLS', 'SPAMER_PROPERTY_RUNS', 'SPAMER_TEST_KILLS', 'SPAMER_TEST_SEED', 'SPAMER_BENCH_DIR', 'SPAMER_SCHEMA_REGISTRY_SERVER']);
+const otherVariables = new Set(['SPAMER_CONFIG', 'SPAMER_SHARED_DIR', 'SPAMER_TOKEN', 'SPAMER_URL', 'SPAMER_NEW_PASSPHRASE', 'SPAMER_LIAR_FRAMES', 'SPAMER_SILENT', 'SPAMER_KILLS', 'SPAMER_ENGINE_KILLS', 'SPAMER_LINK_FAULTS', 'SPAMER_POLICY_REQUESTS', 'SPAMER_SEED', 'SPAMER_DEMAND', 'SPAMER_CHROMIUM', 'SPAMER_ERASURE_PATIENTS', 'SPAMER_TIMED', 'SPAMER_TAMPERINGS', 'SPAMER_DISK_FILLS', 'SPAMER_PROPERTY_RUNS', 'SPAMER_TEST_KILLS', 'SPAMER_TEST_SEED', 'SPAMER_BENCH_DIR', 'SPAMER_SCHEMA_REGISTRY_SERVER']);
 
 export interface ConfigSources {
   readonly environment: Readonly<Record<string, string | undefined>>;

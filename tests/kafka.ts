@@ -46,6 +46,8 @@ export interface KafkaOptions {
   readonly tls?: { readonly cert: string; readonly key: string };
   /** Where the data lie; a folder of their own without it. */
   readonly folder?: string;
+  /** Clients reach a node's port through the port that this answers, and are told so by the brokers. */
+  readonly through?: (port: number) => Promise<number>;
   /** More lines of server.properties. */
   readonly properties?: Readonly<Record<string, string | number>>;
 }
@@ -87,6 +89,8 @@ function fetchJars(): void {
 
 interface Ports {
   readonly clients: number;
+  /** Where clients are told to find it. */
+  readonly told: number;
   readonly inside: number;
   readonly secure: number;
 }
@@ -158,7 +162,8 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
   const root = mkdtempSync(join(options.folder ?? tmpdir(), 'spamer-kafka-'));
   const ports = await Promise.all(Array.from({ length: count * 4 }, () => freePort()));
   const port = (node: number, which: number): number => ports[node * 4 + which] ?? 0;
-  const { tls } = options;
+  const { tls, through = async (own: number) => own } = options;
+  const told = await Promise.all(Array.from({ length: count }, (_, node) => through(port(node, 0))));
   const ids = Array.from({ length: count }, (_, i) => i);
   const voters = ids.map((id) => `${id + 1}@127.0.0.1:${port(id, 2)}`).join(',');
   const cluster = tool(['random-uuid']);
@@ -170,7 +175,7 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
     const properties = {
       'process.roles': 'broker,controller', 'node.id': id + 1, 'controller.quorum.voters': voters,
       listeners: `CLIENTS://127.0.0.1:${port(id, 0)},INSIDE://127.0.0.1:${port(id, 1)},CONTROLLER://127.0.0.1:${port(id, 2)}${secure}`,
-      'advertised.listeners': `CLIENTS://127.0.0.1:${port(id, 0)},INSIDE://127.0.0.1:${port(id, 1)}${secure}`,
+      'advertised.listeners': `CLIENTS://127.0.0.1:${told[id]},INSIDE://127.0.0.1:${port(id, 1)}${secure}`,
       'listener.security.protocol.map': `CLIENTS:${security},INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SSL`,
       'inter.broker.listener.name': 'INSIDE', 'controller.listener.names': 'CONTROLLER', 'sasl.enabled.mechanisms': 'SCRAM-SHA-512',
       'listener.name.clients.scram-sha-512.sasl.jaas.config': 'org.apache.kafka.common.security.scram.ScramLoginModule required;',
@@ -185,7 +190,7 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
     if (tls !== undefined) writeFileSync(join(dir, 'keystore.pem'), readFileSync(tls.key, 'utf8') + readFileSync(tls.cert, 'utf8'));
     const accounts = options.scram === undefined ? [] : [options.scram, ...(options.guests ?? [])];
     tool(['format', '-t', cluster, '-c', join(dir, 'server.properties'), ...accounts.flatMap(({ user, password }) => ['--add-scram', `SCRAM-SHA-512=[name=${user},password=${password}]`])]);
-    return new Node(dir, { clients: port(id, 0), inside: port(id, 1), secure: port(id, 3) });
+    return new Node(dir, { clients: port(id, 0), told: told[id] ?? 0, inside: port(id, 1), secure: port(id, 3) });
   });
   const at = (node: number): Node => {
     const found = nodes[node];
@@ -195,7 +200,7 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
   const end = (signal: NodeJS.Signals): Promise<unknown> => Promise.all(nodes.map((node) => node.end(signal)));
   const addressesOf = (listener: keyof Ports): string => nodes.map(({ ports: of }) => `127.0.0.1:${of[listener]}`).join(',');
   const all: KafkaServers = {
-    brokers: addressesOf('clients'),
+    brokers: addressesOf('told'),
     inside: addressesOf('inside'),
     secure: addressesOf('secure'),
     kill: (node = 0) => at(node).end('SIGKILL'),

@@ -217,7 +217,7 @@ describe('the program as several processes on Kafka, ClickHouse and PostgreSQL',
     assert.deepEqual(socket.heard.filter((what) => what.startsWith('Ack')), ['Ack 1'], 'it acked nothing');
     next?.end();
     t.diagnostic(`the sleeper ${deployment.of(name).process.exitCode === null ? 'has given the share back' : 'was fenced and has ended'}`);
-    await backUp();
+    await deployment.backUp();
     await deployment.ready(name);
     // Shares are worked out evenly again, so the device may be let in by either.
     await settled([one]);
@@ -258,7 +258,7 @@ describe('the program as several processes on Kafka, ClickHouse and PostgreSQL',
         const other = `analytics/${1 - Number(moved[0]?.at(-1))}`;
         assert.equal((await takings()).get(other), before.get(other), 'the other share was left alone');
       }
-      await backUp();
+      await deployment.backUp();
       await deployment.ready('sinks');
       await until('it to have a share again', () => storesNow('sinks'));
     }
@@ -280,7 +280,7 @@ describe('the program as several processes on Kafka, ClickHouse and PostgreSQL',
     }
     // One that began while the process with the keys was away may end yet, and is started again.
     await until('every process to be up', async () => {
-      await backUp();
+      await deployment.backUp();
       const up = await Promise.all([...processes.keys()].map((name) => deployment.of(name).ready.then(() => true, () => false)));
       return up.every(Boolean);
     }, 120_000);
@@ -388,10 +388,5 @@ async function killed(name: string, awayMs: number): Promise<void> {
     await sleep(awayMs);
     await deployment.begin(name);
   }
-  await backUp();
-}
-
-/** As a supervisor does: what has ended is started again. */
-async function backUp(): Promise<void> {
-  for (const name of processes.keys()) if (deployment.of(name).process.exitCode !== null || deployment.of(name).process.signalCode !== null) await deployment.begin(name);
+  await deployment.backUp();
 }
