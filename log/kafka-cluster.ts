@@ -31,6 +31,8 @@ const leaderMs = 3000;
 const readyMs = 5000;
 /** Asked about to see whether the brokers answer; it need not be there. */
 const probedTopic = 'vitals.raw';
+/** A broker that does not answer a request for so long is connected to anew: the connection may be half-open, and the client's own minute is as long as a transaction may last. */
+const answerMs = 10_000;
 const readCommitted = 1;
 const earliest = -2;
 const latest = -1;
@@ -61,7 +63,7 @@ export class Cluster {
   /** Connects to nobody yet. @throws SpamerError `part_missing`. */
   static open({ brokers, prefix, client }: KafkaSettings): Cluster {
     const kafka = loadKafka();
-    const settings = { 'bootstrap.servers': brokers, 'client.id': 'spamer', 'socket.keepalive.enable': true, 'reconnect.backoff.ms': 50, 'reconnect.backoff.max.ms': 1000, ...client };
+    const settings = { 'bootstrap.servers': brokers, 'client.id': 'spamer', 'socket.keepalive.enable': true, 'socket.timeout.ms': answerMs, 'reconnect.backoff.ms': 50, 'reconnect.backoff.max.ms': 1000, ...client };
     return new Cluster(kafka, settings, prefix);
   }
 

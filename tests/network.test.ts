@@ -10,10 +10,26 @@ import { reconcile } from './record.js';
 
 const missing = deploymentMissing();
 const skip = missing === null || demanded('kafka') ? false : missing;
-/** Beside a cut of each link in turn. */
-const faults = Number(process.env['SPAMER_LINK_FAULTS'] ?? 3);
+/** Beside a cut of each link in turn, and half-open connections on each. */
+const faults = Number(process.env['SPAMER_LINK_FAULTS'] ?? 2);
 const seed = Number(process.env['SPAMER_SEED'] ?? Math.floor(Math.random() * 1e9));
 const processes = new Map([['registry', 'registry,query'], ['ingest', 'ingest,sinks'], ['ingest-2', 'ingest,processors']]);
+/** Of silence, until a device asks, and again until it goes; 10 s without a word. */
+const askAfterMs = 2000;
+/**
+ * Who waits for an answer over a half-open connection gives it up after so long; a Kafka client, which has several, after so long for each
+ * of those over which it asks, and leaves the others as they are.
+ */
+const givenUpMs: Readonly<Record<LinkName, number>> = {
+  devices: 2 * askAfterMs,
+  // `socket.timeout.ms`, of four in a row: ingest writes and commits, then a stage does.
+  kafka: 4 * 10_000,
+  // An insert's time.
+  clickhouse: 30_000,
+  // The owner's session is asked every 5 s and has 5 s to answer; the others end with it.
+  postgresql: 10_000,
+  line: 5000,
+};
 /** Within so long after a fault devices and program speak again, and samples are stored again. */
 const againMs = 30_000;
 let deployment: Deployment;
@@ -46,6 +62,27 @@ async function play(name: LinkName, { disturb }: Fault, forMs: number, random: R
     await deployment.backUp();
     return passedBytes() > before + 4000;
   }, againMs);
+}
+
+/** Somebody waits for an answer that never comes; what connects from now on goes through. @returns when */
+async function halfOpen(name: LinkName): Promise<number> {
+  const links = deployment.links(name);
+  for (const link of links) link.be({ stalled: true });
+  await until(`something to be on its way: ${name}`, async () => links.some(({ heldBytes }) => heldBytes > 0));
+  for (const link of links) {
+    link.abandon();
+    link.mend();
+  }
+  return performance.now();
+}
+
+/** Until nobody who had connected believes in a connection that is half-open. */
+async function givenUp(name: LinkName, sinceMs: number): Promise<string> {
+  const unaware = (): number => deployment.links(name).reduce((sum, { unaware: { near } }) => sum + near, 0);
+  const before = unaware();
+  assert.ok(before > 0, `${name} had connections`);
+  await until(`half-open connections to be given up: ${name}`, async () => unaware() === 0, givenUpMs[name] + againMs);
+  return `${name}: ${before} after ${Math.round(performance.now() - sinceMs)} ms`;
 }
 
 /** Samples, of all channels; null while the API can't answer. */
@@ -85,13 +122,30 @@ describe('the program as several processes, over links that fail', { skip, timeo
     deployment = await Deployment.start({ shares: 2, linked: true });
     for (const [name, roles] of processes) await deployment.begin(name, roles);
     await deployment.ready();
-    ward = new ProvenWard({ ingest: async () => deployment.ingest(), server: () => deployment.server('registry') }, seed, 2, { devices: 4, study: 'links' });
+    ward = new ProvenWard({ ingest: async () => deployment.ingest(), server: () => deployment.server('registry') }, seed, 2, { devices: 4, study: 'links', askAfterMs });
     await ward.send();
     await until('samples in both stores', storedAgain(), 60_000);
   });
   after(async () => {
     ward?.stop();
     await deployment?.discard();
+  });
+
+  it('half-open connections of devices, to PostgreSQL and between processes are given up in their times, and samples are stored again', async (t) => {
+    const given = await Promise.all((['devices', 'postgresql', 'line'] as const).map(async (name) => givenUp(name, await halfOpen(name))));
+    t.diagnostic(given.join(', '));
+    await until('samples to be stored again', storedAgain(), againMs);
+  });
+
+  it('half-open connections to ClickHouse and Kafka are given up in their times, and samples are stored again', async (t) => {
+    const clickHouse = await halfOpen('clickhouse');
+    const sinceMs = await halfOpen('kafka');
+    const [given] = await Promise.all([
+      givenUp('clickhouse', clickHouse),
+      // The books ask one after the other.
+      until('samples to be stored again', storedAgain(), givenUpMs.clickhouse + givenUpMs.kafka + againMs),
+    ]);
+    t.diagnostic(`${given}; stored again after ${Math.round(performance.now() - sinceMs)} ms`);
   });
 
   it(`[DURABLE] [ONCE] [LEDGER] a cut of each link in turn, and ${faults} faults of any: every acked sample is there once, bit for bit (seed ${seed})`, async (t) => {

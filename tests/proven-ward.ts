@@ -24,9 +24,12 @@ export class ProvenWard {
 
   /** The study that its patients are in. */
   readonly #study: string;
+  readonly #askAfterMs: number | undefined;
 
-  constructor(where: Where, seed: number, speed: number, { devices = 4, study = 'all' }: { readonly devices?: number; readonly study?: string } = {}) {
+  /** @param askAfterMs of the devices: so long after they heard something last they ask, and go after as much again */
+  constructor(where: Where, seed: number, speed: number, { devices = 4, study = 'all', askAfterMs }: { readonly devices?: number; readonly study?: string; readonly askAfterMs?: number } = {}) {
     this.#study = study;
+    this.#askAfterMs = askAfterMs;
     this.#where = where;
     this.#speed = speed;
     this.#played = Array.from({ length: devices }, (_, index) => endable(synthetic({ seed: seed + index })));
@@ -50,7 +53,7 @@ export class ProvenWard {
     this.#enrolled = enrolled;
     this.#running = this.#played.map(({ source }, index) => {
       const { device, privateKey } = enrolled[index] as Enrolled;
-      return runDevice({ url: ingest, deviceId: device, privateKey, source, speed: this.#speed, startUs: this.#startUs, backoffMs: 50, signal: this.#stopDevices.signal });
+      return runDevice({ url: ingest, deviceId: device, privateKey, source, speed: this.#speed, startUs: this.#startUs, backoffMs: 50, signal: this.#stopDevices.signal, ...(this.#askAfterMs === undefined ? {} : { askAfterMs: this.#askAfterMs }) });
     });
     for (const one of this.#running) one.catch(() => undefined);
   }
