@@ -72,7 +72,7 @@ function upgrade(device: EnrolledDevice): string {
     + `Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: spamer.v1\r\nAuthorization: Bearer ${tokenOf(device)}\r\n\r\n`;
 }
 
-test(`${count} sockets that never finish their request keep nobody out and are closed within 15 s`, { skip }, async (t) => {
+test(`${count} sockets that never finish their request keep nobody out and are closed within 15 s`, { skip, timeout: 300_000 }, async (t) => {
   const door = await openDoor(t);
   const honest = new Honest(door);
   await until('the honest device is heard', () => Promise.resolve(honest.acked > 0));
@@ -92,7 +92,7 @@ test(`${count} sockets that never finish their request keep nobody out and are c
   assert.deepEqual([counters.halfOpen, counters.halfOpenRefused, counters.connections], [0, 0, 0]);
 });
 
-test(`${count} devices that are let in, read nothing and say nothing cost the others nothing`, { skip }, async (t) => {
+test(`${count} devices that are let in, read nothing and say nothing cost the others nothing`, { skip, timeout: 300_000 }, async (t) => {
   const door = await openDoor(t);
   const requests = Array.from({ length: count }, () => upgrade(door.enrol()));
   const honest = new Honest(door);

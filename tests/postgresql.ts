@@ -1,9 +1,9 @@
 import { spawn, spawnSync, type ChildProcess, type SpawnSyncReturns } from 'node:child_process';
 import { once } from 'node:events';
-import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { freePort } from './program.js';
+import { freePort, until } from './program.js';
 
 /** The server refuses to run as root; started by root it runs as Debian's user for it, or as nobody. */
 interface User { readonly uid?: number; readonly gid?: number }
@@ -98,9 +98,13 @@ export class Postgresql {
 
   /** kill -9 of the whole server: the postmaster's children end with it by themselves. */
   async kill(): Promise<void> {
+    const pid = this.#process?.pid;
+    // Standing still it begins no more of them.
+    this.#process?.kill('SIGSTOP');
+    const children = pid === undefined ? [] : childrenOf(pid);
     await this.#end('SIGKILL');
-    // A new postmaster refuses to start while a child of the old one holds the shared memory; they notice within a moment.
-    for (let tries = 0; tries < 100 && spawnSync('pgrep', ['-f', `postgres.*${this.folder}`]).status === 0; tries++) await new Promise((resolve) => setTimeout(resolve, 50));
+    // A new postmaster refuses to start while a child of the old one holds the shared memory; they notice when they next look.
+    await until('the children of a killed postmaster are gone', async () => !children.some(runs));
     rmSync(join(this.folder, 'postmaster.pid'), { force: true });
   }
 
@@ -130,5 +134,16 @@ export class Postgresql {
     const made = spawnSync(join(this.#bin, 'initdb'), ['-D', this.folder, '-U', 'spamer', '-A', 'scram-sha-256', '--pwfile', password, '-E', 'UTF8', '--locale=C.UTF-8', ...options], { ...this.#user, cwd: this.folder, encoding: 'utf8' });
     rmSync(password, { force: true });
     if (made.status !== 0) throw new Error(made.stderr);
+  }
+}
+
+const childrenOf = (pid: number): number[] => readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
+
+/** One that has ended and that nobody has asked about yet runs no more either. */
+function runs(pid: number): boolean {
+  try {
+    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
   }
 }
