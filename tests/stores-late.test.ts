@@ -45,7 +45,7 @@ test('[DURABLE] devices are acked while the stores hang; until those are open th
   const answer = await fetch(new URL('/readyz', http));
   const { parts } = (await answer.json()) as { parts: Record<string, boolean> };
   assert.equal(answer.status, 503);
-  assert.deepEqual(parts, { ingest: true, log: true, anonymize: true, record: true, stores: false });
+  assert.deepEqual(parts, { ingest: true, log: true, registry: true, anonymize: true, record: true, stores: false });
   await assert.rejects(server.get('/v1/ledger'), /503 .*unreachable/);
   assert.ok(!ready, 'it said that it was ready');
 });
