@@ -54,14 +54,14 @@ export interface AppliedTopics {
   readonly declared: readonly DeclaredTopic[];
 }
 
-/** Compares the topics of the cluster with those that the program declares, and makes what is missing (with `make`). */
-export async function applyConfiguredTopics(config: OnKafka, make: boolean): Promise<AppliedTopics> {
+/** Compares the topics of the cluster with those that the program declares, and makes what is missing (with `make`). @param compare whether their settings, too */
+export async function applyConfiguredTopics(config: OnKafka, make: boolean, compare = true): Promise<AppliedTopics> {
   const settings = kafkaOf(config);
   const declared = declaredTopics(topics(config), writersOf(topics(config), extraWriters(config)), replicationOf(config));
   const cluster = Cluster.open(settings);
   try {
     await cluster.ready();
-    const findings = await applyTopics(cluster, declared, replicationOf(config), { make, unreplicated: config.dangerously_ack_from_one_replica });
+    const findings = await applyTopics(cluster, declared, replicationOf(config), { make, unreplicated: config.dangerously_ack_from_one_replica, settings: compare });
     return { findings: findings.map((finding) => ({ ...finding, topic: cluster.name(finding.topic) })), declared: declared.map((topic) => ({ ...topic, name: cluster.name(topic.name) })) };
   } finally {
     cluster.close();
@@ -74,8 +74,13 @@ export function faultOfTopics(findings: readonly TopicFinding[]): SpamerError | 
   if (missing.length > 0) return new SpamerError('config_invalid', `${missing.length === 1 ? 'a topic is' : `${missing.length} topics are`} not there; spamer topics apply makes ${missing.length === 1 ? 'it' : 'them'}`, { where: missing.map(({ topic }) => topic).join(', ') });
   const drift = findings.filter((finding) => finding.kind === 'drift');
   if (drift.length === 0) return faultOfReplicas(findings);
-  return new SpamerError('config_invalid', `topics are not as declared, and nothing changes them: set the program to what they are, or make them anew under another kafka_topic_prefix`, { where: drift.map(({ topic, setting, declared, found }) => `${topic}: ${setting} ${found}, declared ${declared}`).join('; ') });
+  const where = drift.map(({ topic, setting, declared, found }) => `${topic}: ${setting} ${found}, declared ${declared}`).join('; ');
+  if (drift.every(({ setting }) => !fixed.has(setting))) return new SpamerError('config_invalid', 'topics are set to what loses or refuses records; kafka-configs.sh --alter or rpk topic alter-config sets them as declared', { where });
+  return new SpamerError('config_invalid', 'topics are not as declared, and nothing changes them: set the program to what they are, or make them anew under another kafka_topic_prefix', { where });
 }
+
+/** What topics can't be set to later. */
+const fixed: ReadonlySet<string> = new Set(['partitions', 'replicas']);
 
 function faultOfReplicas(findings: readonly TopicFinding[]): SpamerError | null {
   const short = findings.filter((finding) => finding.kind === 'replicas missing');
@@ -91,8 +96,10 @@ const askAgainMs = 500;
 /** The log of the configuration, on topics that are as declared and can be written to. @throws SpamerError as they say. */
 export async function openConfiguredLog(config: OnKafka, journal: Journal, onLost: (error: SpamerError) => void): Promise<MovingLog> {
   const until = performance.now() + catchUpMs;
+  // Acks rest on the settings [DURABLE]: whoever gives them looks.
+  const acks = config.roles === undefined || config.roles.includes('ingest');
   for (let asked = 1; ; asked++) {
-    const fault = faultOfTopics((await applyConfiguredTopics(config, false)).findings);
+    const fault = faultOfTopics((await applyConfiguredTopics(config, false, acks)).findings);
     if (fault === null) break;
     if (fault.code !== 'replicas_missing' || performance.now() > until) throw fault;
     if (asked === 1) journal.warn('topics have too few in-sync replicas to be written to; waiting for them');

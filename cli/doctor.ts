@@ -89,8 +89,8 @@ async function log(config: Config): Promise<Finding[]> {
     if (!isOnKafka(config)) return [];
     const { findings } = await applyConfiguredTopics(config, false);
     const fault = faultOfTopics(findings);
-    if (fault === null) return [{ check, good: true, found: `answer; ${findings.length} topics have the partitions and replicas that are declared, and enough of these are in sync` }];
-    return [{ check, good: false, found: `${fault.message}${fault.where === undefined ? '' : ` (${fault.where})`}`, remedy: fault.code === 'replicas_missing' ? fault.remedy : 'spamer topics apply, where topics are missing' }];
+    if (fault === null) return [{ check, good: true, found: `answer; ${findings.length} topics have the partitions, replicas and settings that are declared, and enough replicas are in sync` }];
+    return [{ check, good: false, found: `${fault.message}${fault.where === undefined ? '' : ` (${fault.where})`}`, remedy: fault.code === 'replicas_missing' ? fault.remedy : 'spamer topics apply, where topics are missing; kafka-configs.sh --alter or rpk topic alter-config, where their settings differ' }];
   } catch (error) {
     const { message, remedy } = toSpamerError(error, 'internal', 'the brokers can\'t be asked');
     return [{ check, good: false, found: message, remedy }];

@@ -24,7 +24,6 @@ function apply(): Command {
     .action(action<CommonOptions & { check?: boolean }>('topics apply', async ({ output, config }, { check }) => {
       const { findings, declared, schemas, fault } = await applyAll(config(), check !== true);
       output.answer({ topics: findings, declared, schemas }, () => { show(output, findings, schemas); });
-      if (findings.some(({ kind }) => kind === 'as declared')) output.note('Compared of topics that were there: partitions and replicas. Their other settings cannot be read here; docs/operations.md says how to look.');
       if (fault !== null) throw fault;
     }));
 }
@@ -56,6 +55,6 @@ function show(output: Output, topicsFound: AppliedTopics['findings'], schemas: A
 }
 
 function cellsOf(finding: AppliedTopics['findings'][number]): [found: string, declared: string] {
-  if (finding.kind === 'drift') return [`${finding.setting} ${finding.found}`, String(finding.declared)];
+  if (finding.kind === 'drift') return [`${finding.setting} ${finding.found}`, finding.declared];
   return finding.kind === 'replicas missing' ? [`${finding.inSync} in sync`, `${finding.needed} needed`] : [finding.kind, ''];
 }

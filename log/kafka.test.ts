@@ -37,7 +37,7 @@ async function made(): Promise<string> {
   const prefix = `${randomUUID()}.`;
   const cluster = Cluster.open({ brokers: servers.brokers, prefix });
   try {
-    await applyTopics(cluster, declaredTopics(contractTopics, writersOf(contractTopics, contractExtraWriters), alone), alone, { make: true, unreplicated: true });
+    await applyTopics(cluster, declaredTopics(contractTopics, writersOf(contractTopics, contractExtraWriters), alone), alone, { make: true, unreplicated: true, settings: true });
   } finally {
     cluster.close();
   }
@@ -49,7 +49,7 @@ async function madeOf(topics: readonly TopicSettings[]): Promise<{ readonly open
   const settings = { brokers: servers.brokers, prefix: `${randomUUID()}.` };
   const cluster = Cluster.open(settings);
   try {
-    await applyTopics(cluster, declaredTopics(topics, writersOf(topics), alone), alone, { make: true, unreplicated: true });
+    await applyTopics(cluster, declaredTopics(topics, writersOf(topics), alone), alone, { make: true, unreplicated: true, settings: true });
   } finally {
     cluster.close();
   }
@@ -240,9 +240,9 @@ function faults(): void {
     try {
       const wider = contractTopics.map((topic) => ({ ...topic, partitions: topic.name === 'kept' ? 3 : topic.partitions }));
       const declared = declaredTopics(wider, writersOf(wider, contractExtraWriters), alone);
-      const findings = await applyTopics(cluster, declared, alone, { make: false, unreplicated: true });
-      assert.deepEqual(findings.filter(({ kind }) => kind !== 'as declared'), [{ topic: 'kept', kind: 'drift', setting: 'partitions', declared: 3, found: 1 }]);
-      await assert.rejects(applyTopics(cluster, declared, alone, { make: true, unreplicated: false }), refused('config_invalid'));
+      const findings = await applyTopics(cluster, declared, alone, { make: false, unreplicated: true, settings: true });
+      assert.deepEqual(findings.filter(({ kind }) => kind !== 'as declared'), [{ topic: 'kept', kind: 'drift', setting: 'partitions', declared: '3', found: '1' }]);
+      await assert.rejects(applyTopics(cluster, declared, alone, { make: true, unreplicated: false, settings: true }), refused('config_invalid'));
     } finally {
       cluster.close();
     }

@@ -54,15 +54,17 @@ export interface KafkaOptions {
 
 const servers = fileURLToPath(new URL('../../tests/servers/', import.meta.url));
 const jars = join(servers, '.cache', 'kafka-4.1.0');
-const clientName = '@confluentinc/kafka-javascript';
+const clients = ['@confluentinc/kafka-javascript', '@platformatic/kafka'];
 const startMs = 120_000;
 
 /** What the tests against a real Kafka lack here, or null. */
 export function kafkaMissing(): string | null {
-  try {
-    createRequire(import.meta.url)(clientName);
-  } catch {
-    return `${clientName} is not installed (npm ci --prefix tests/servers)`;
+  for (const client of clients) {
+    try {
+      createRequire(import.meta.url).resolve(client);
+    } catch {
+      return `${client} is not installed (npm ci --prefix tests/servers)`;
+    }
   }
   return kafkaServerMissing();
 }
@@ -153,6 +155,11 @@ function tool(args: readonly string[], name = 'kafka.tools.StorageTool'): string
 /** Gives a right, as Kafka's own tool does: `allow('…', ['--topic', 'spamer.', '--resource-pattern-type', 'prefixed', '--operation', 'Read'], 'guest')`. */
 export function allow(inside: string, right: readonly string[], user: string): void {
   tool(['--bootstrap-server', inside, '--add', '--allow-principal', `User:${user}`, ...right], 'org.apache.kafka.tools.AclCommand');
+}
+
+/** Changes settings of a topic by Kafka's own tool: `alter('…', 'spamer.vitals.raw', 'cleanup.policy=compact,retention.ms=1')`. */
+export function alter(inside: string, topic: string, settings: string): void {
+  tool(['--bootstrap-server', inside, '--alter', '--entity-type', 'topics', '--entity-name', topic, '--add-config', settings], 'kafka.admin.ConfigCommand');
 }
 
 /** Formats the data folders and starts every node. */
