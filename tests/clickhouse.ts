@@ -111,13 +111,13 @@ export class ClickHouse {
   }
 
   /** kill -9. The tables stay. */
-  async kill(): Promise<void> {
-    const child = this.#process;
-    this.#process = null;
-    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
-    const ended = once(child, 'exit');
-    child.kill('SIGKILL');
-    await ended;
+  kill(): Promise<void> {
+    return this.#end('SIGKILL');
+  }
+
+  /** In good order. */
+  stop(): Promise<void> {
+    return this.#end('SIGTERM');
   }
 
   /** Stops time for the server: what was sent to it waits. Until `thaw`. */
@@ -140,6 +140,15 @@ export class ClickHouse {
   async remove(): Promise<void> {
     await this.kill();
     rmSync(this.#settings, { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  async #end(signal: NodeJS.Signals): Promise<void> {
+    const child = this.#process;
+    this.#process = null;
+    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, 'exit');
+    child.kill(signal);
+    await ended;
   }
 
   async #answers(): Promise<boolean> {

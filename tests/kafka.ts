@@ -25,8 +25,8 @@ export interface KafkaServers {
   signal(signal: NodeJS.Signals, node?: number): void;
   /** Starts a node again on its data and ports. */
   start(node?: number): Promise<void>;
-  /** In good order. */
-  stop(): Promise<void>;
+  /** In good order; without a node all of them. */
+  stop(node?: number): Promise<void>;
   /** Stops and removes all. */
   discard(): Promise<void>;
 }
@@ -214,7 +214,7 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
     pid: (node = 0) => at(node).pid,
     signal: (signal, node = 0) => at(node).signal(signal),
     start: (node = 0) => at(node).start(),
-    stop: async () => { await end('SIGTERM'); },
+    stop: async (node) => { await (node === undefined ? end('SIGTERM') : at(node).end('SIGTERM')); },
     discard: async () => {
       await end('SIGKILL');
       rmSync(root, { recursive: true, force: true });

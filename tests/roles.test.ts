@@ -289,7 +289,7 @@ describe('the program as several processes on Kafka, ClickHouse and PostgreSQL',
     assert.ok(balancedMs < 30_000, `balanced ${balancedMs} ms after the last frame was acked`);
   });
 
-  it('each process in turn ends in good order and comes again, under load: no device sees more than a reconnect, and no frame is refused', { timeout: 300_000 }, async (t) => {
+  it('each process and each server in turn ends in good order and comes again, under load: no device sees more than a reconnect, and no frame is refused', { timeout: 300_000 }, async (t) => {
     const ward = wardOf(t, 'restarted');
     await ward.send();
     for (const name of processes.keys()) {
@@ -297,6 +297,13 @@ describe('the program as several processes on Kafka, ClickHouse and PostgreSQL',
       await deployment.begin(name);
       await deployment.ready(name);
     }
+    const { postgresql, clickHouse, kafka } = deployment;
+    for (const [stop, start] of [[() => postgresql.stop(), () => postgresql.restart()], [() => clickHouse.stop(), () => clickHouse.restart()], [() => kafka.stop(), () => kafka.start()]] as const) {
+      await stop();
+      await start();
+      for (const name of processes.keys()) await until(`${name} to be ready again`, async () => (await deployment.probe(name, '/readyz')).status === 200);
+    }
+    for (const name of processes.keys()) assert.equal(deployment.of(name).process.exitCode, null, `${name} went on by itself`);
     const { samples, connections, balancedMs } = await ward.prove();
     t.diagnostic(`${samples} samples, ${connections} connections of 6 devices, balanced after ${balancedMs} ms`);
   });
