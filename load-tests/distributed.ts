@@ -58,7 +58,7 @@ export async function distributed(options: DistributedOptions): Promise<Row[]> {
     say(`  skipped: ${missing}`);
     return [];
   }
-  const deployment = await Deployment.start({ shares });
+  const deployment = await Deployment.start({ longLived: true, shares });
   try {
     for (const role of roles) await deployment.begin(role);
     await deployment.ready();

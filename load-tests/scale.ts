@@ -47,7 +47,7 @@ export async function scale(pace: ScalePace): Promise<Row[]> {
     say(`  skipped: ${missing}`);
     return [];
   }
-  const deployment = await Deployment.start({ shares });
+  const deployment = await Deployment.start({ longLived: true, shares });
   try {
     for (const role of ['registry', ...shared, 'sinks', 'query']) await deployment.begin(role);
     await deployment.ready();

@@ -29,6 +29,8 @@ export interface DeploymentOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Whatever speaks with a server, and devices with the program, do so over a link that a test can disturb. */
   readonly linked?: boolean;
+  /** Of Kafka: see `KafkaOptions`. */
+  readonly longLived?: boolean;
 }
 
 /** Links of a deployment; `devices` are all its doors. */
@@ -91,10 +93,10 @@ export class Deployment {
   }
 
   /** Starts the servers and makes the topics; no process runs yet. */
-  static async start({ shares, partitions = 4, nodes = 1, env = {}, linked = false }: DeploymentOptions): Promise<Deployment> {
+  static async start({ shares, partitions = 4, nodes = 1, env = {}, linked = false, longLived = false }: DeploymentOptions): Promise<Deployment> {
     const folder = temporaryFolder('deployment');
     const links = new Links(linked);
-    const [kafka, clickHouse, postgresql] = await Promise.all([startKafka({ nodes, through: (port) => links.through('kafka', port) }), ClickHouse.start(), Postgresql.start()]);
+    const [kafka, clickHouse, postgresql] = await Promise.all([startKafka({ nodes, longLived, through: (port) => links.through('kafka', port) }), ClickHouse.start(), Postgresql.start()]);
     const linePort = await freePort();
     const registry = new URL(postgresql.url('spamer'));
     registry.port = String(await links.through('postgresql', postgresql.port));

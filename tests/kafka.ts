@@ -1,4 +1,5 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -48,6 +49,8 @@ export interface KafkaOptions {
   readonly folder?: string;
   /** Clients reach a node's port through the port that this answers, and are told so by the brokers. */
   readonly through?: (port: number) => Promise<number>;
+  /** Runs for long, and how fast it is counts. */
+  readonly longLived?: boolean;
   /** More lines of server.properties. */
   readonly properties?: Readonly<Record<string, string | number>>;
 }
@@ -56,6 +59,9 @@ const servers = fileURLToPath(new URL('../../tests/servers/', import.meta.url));
 const jars = join(servers, '.cache', 'kafka-4.1.0');
 const clients = ['@confluentinc/kafka-javascript', '@platformatic/kafka'];
 const startMs = 120_000;
+
+/** Most of what a node does in a test is its start: compiling it for speed, beside threads that collect garbage, takes half of that CPU again. */
+const shortLived = ['-XX:TieredStopAtLevel=1', '-XX:+UseSerialGC'];
 
 /** What the tests against a real Kafka lack here, or null. */
 export function kafkaMissing(): string | null {
@@ -100,16 +106,18 @@ interface Ports {
 class Node {
   readonly ports: Ports;
   readonly #dir: string;
+  readonly #longLived: boolean;
   #child: ChildProcess | undefined;
 
-  constructor(dir: string, ports: Ports) {
+  constructor(dir: string, ports: Ports, longLived: boolean) {
     this.#dir = dir;
     this.ports = ports;
+    this.#longLived = longLived;
   }
 
   async start(): Promise<void> {
     const output = openSync(join(this.#dir, 'server.out'), 'a');
-    const child = spawn('java', ['-Xmx512m', '-cp', join(jars, '*'), 'kafka.Kafka', join(this.#dir, 'server.properties')], { stdio: ['ignore', output, output] });
+    const child = spawn('java', ['-Xmx512m', ...(this.#longLived ? [] : shortLived), '-cp', join(jars, '*'), 'kafka.Kafka', join(this.#dir, 'server.properties')], { stdio: ['ignore', output, output] });
     closeSync(output);
     this.#child = child;
     // A test that ends without `discard` leaves no server.
@@ -147,7 +155,7 @@ function listens(port: number): Promise<boolean> {
 }
 
 function tool(args: readonly string[], name = 'kafka.tools.StorageTool'): string {
-  const { status, stdout, stderr } = spawnSync('java', ['-cp', join(jars, '*'), name, ...args]);
+  const { status, stdout, stderr } = spawnSync('java', [...shortLived, '-cp', join(jars, '*'), name, ...args]);
   if (status !== 0) throw new Error(`${name} ${args[0] ?? ''} failed: ${stdout.toString().slice(-500)}${stderr.toString().slice(-500)}`);
   return stdout.toString().trim();
 }
@@ -173,7 +181,7 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
   const told = await Promise.all(Array.from({ length: count }, (_, node) => through(port(node, 0))));
   const ids = Array.from({ length: count }, (_, i) => i);
   const voters = ids.map((id) => `${id + 1}@127.0.0.1:${port(id, 2)}`).join(',');
-  const cluster = tool(['random-uuid']);
+  const cluster = randomBytes(16).toString('base64url').replace(/^-/, 'A');
   const nodes = ids.map((id) => {
     const dir = join(root, String(id + 1));
     mkdirSync(dir);
@@ -197,7 +205,7 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
     if (tls !== undefined) writeFileSync(join(dir, 'keystore.pem'), readFileSync(tls.key, 'utf8') + readFileSync(tls.cert, 'utf8'));
     const accounts = options.scram === undefined ? [] : [options.scram, ...(options.guests ?? [])];
     tool(['format', '-t', cluster, '-c', join(dir, 'server.properties'), ...accounts.flatMap(({ user, password }) => ['--add-scram', `SCRAM-SHA-512=[name=${user},password=${password}]`])]);
-    return new Node(dir, { clients: port(id, 0), told: told[id] ?? 0, inside: port(id, 1), secure: port(id, 3) });
+    return new Node(dir, { clients: port(id, 0), told: told[id] ?? 0, inside: port(id, 1), secure: port(id, 3) }, options.longLived === true);
   });
   const at = (node: number): Node => {
     const found = nodes[node];

@@ -31,7 +31,7 @@ export const kafkaDirect: Peer = {
 async function start(): Promise<RunningPeer> {
   const client = library<Client>(clientName);
   if (client === null) throw new RangeError('the Kafka client is missing');
-  const servers = await startKafka({ properties: { 'num.partitions': 1, 'auto.create.topics.enable': 'true' } });
+  const servers = await startKafka({ longLived: true, properties: { 'num.partitions': 1, 'auto.create.topics.enable': 'true' } });
   const feed = (count: number): Promise<number> => produce(client, servers.brokers, count);
   // The first frames make the topic, and are not timed.
   await feed(1000);
