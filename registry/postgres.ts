@@ -1,14 +1,14 @@
 import { existsSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { PGlite, type PGliteOptions } from '@electric-sql/pglite';
-import { SpamerError } from '../core/errors.js';
+import { PGlite } from '@electric-sql/pglite';
+import { SpamerError, toSpamerError } from '../core/errors.js';
 import { optimizeWasmLate } from '../core/wasm.js';
 import { flushFolder, flushTree } from './flushing-fs.js';
 import { migrate } from './migrate.js';
 import { freeBytes, RecoveringDatabase } from './recovery.js';
 import type { SqlDatabase } from './sql.js';
-import { emptyDatabase } from './template.js';
+import { unpackEmptyDatabase } from './template.js';
 
 /** PGlite's own choice, made for larger databases, would be 160 MB of memory that are touched one after the other. */
 const memorySettings = ['-c', 'shared_buffers=16MB', '-c', 'wal_buffers=1MB'];
@@ -48,8 +48,12 @@ async function create(dir: string): Promise<void> {
   await rm(beside, { recursive: true, force: true });
   await mkdir(dirname(dir), { recursive: true, mode: 0o700 });
   if (freeBytes(dirname(dir)) < createBytes) throw new SpamerError('disk_full', 'there is no room for the registry', { where: dir });
-  const empty = emptyDatabase();
-  const database = await start(beside, empty === null ? {} : { loadDataDir: empty });
+  try {
+    unpackEmptyDatabase(beside);
+  } catch (error) {
+    throw toSpamerError(error, 'disk_full', 'the registry database cannot be made', dir);
+  }
+  const database = await start(beside);
   await migrate(database);
   await database.close();
   // A thousand files were unpacked, which nothing flushed. Whole on disk before it has its name.
@@ -58,10 +62,10 @@ async function create(dir: string): Promise<void> {
   flushFolder(dirname(dir));
 }
 
-async function start(dir: string, first: Pick<PGliteOptions, 'loadDataDir'> = {}): Promise<SqlDatabase> {
+async function start(dir: string): Promise<SqlDatabase> {
   optimizeWasmLate();
   const startParams = [...PGlite.defaultStartParams.filter((parameter) => parameter !== unflushed), ...flushSettings, ...memorySettings, ...logSettings];
-  return databaseOf(await RecoveringDatabase.open(dir, { startParams }, first));
+  return databaseOf(await RecoveringDatabase.open(dir, { startParams }));
 }
 
 /** PGlite has no other process beside it (the data folder is locked), so counting its writers' statements is enough. */

@@ -22,13 +22,10 @@ export class RecoveringDatabase implements SqlClient {
     this.#settings = settings;
   }
 
-  /**
-   * @param first what only a new folder is made from
-   * @throws SpamerError `data_damaged`, `disk_full`
-   */
-  static async open(dir: string, settings: Pick<PGliteOptions, 'startParams'>, first: Pick<PGliteOptions, 'loadDataDir'> = {}): Promise<RecoveringDatabase> {
+  /** @throws SpamerError `data_damaged`, `disk_full` */
+  static async open(dir: string, settings: Pick<PGliteOptions, 'startParams'>): Promise<RecoveringDatabase> {
     const database = new RecoveringDatabase(dir, settings);
-    await database.#inTurn(() => database.#open(first));
+    await database.#inTurn(() => database.#open());
     return database;
   }
 
@@ -81,12 +78,12 @@ export class RecoveringDatabase implements SqlClient {
     if (log !== undefined && log.bytes >= checkpointBytes && freeBytes(this.#dir) >= 2 * recoveryBytes) await client.script('CHECKPOINT');
   }
 
-  async #open(first: Pick<PGliteOptions, 'loadDataDir'> = {}): Promise<PGlite> {
+  async #open(): Promise<PGlite> {
     if (this.#instance !== null) return this.#instance;
     // To recover takes room; and an instance that fails at that is lost memory, so none is made in vain.
     if (existsSync(this.#dir) && freeBytes(this.#dir) < recoveryBytes) throw new SpamerError('disk_full', 'there is no room for the registry', { where: this.#dir });
     try {
-      this.#instance = silentAfterPanic(await PGlite.create({ fs: new FlushingFs(this.#dir), ...first, ...this.#settings }));
+      this.#instance = silentAfterPanic(await PGlite.create({ fs: new FlushingFs(this.#dir), ...this.#settings }));
     } catch (error) {
       throw toSpamerError(error, 'data_damaged', 'the registry database does not open', this.#dir);
     }

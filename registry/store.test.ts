@@ -11,7 +11,7 @@ import { openPglite } from './postgres.js';
 import type { DeviceJwk } from './records.js';
 import type { SqlDatabase } from './sql.js';
 import { Registry } from './store.js';
-import { emptyDatabase } from './template.js';
+import { unpackEmptyDatabase } from './template.js';
 
 const jwk = (): DeviceJwk => ({ kty: 'OKP', crv: 'Ed25519', x: randomBytes(32).toString('base64url') });
 
@@ -82,14 +82,15 @@ test('what is kept is bounded, and nothing where others write too', async () => 
   assert.notEqual(await none.get(1, read), await none.get(1, read));
 });
 
-test('the empty database made at build time is what initdb makes', { timeout: 120_000 }, async () => {
-  const packed = emptyDatabase();
-  assert.ok(packed !== null, 'dist/registry/ has no empty database: run npm run build');
+test('the empty database made at build time is what initdb makes', { timeout: 120_000 }, async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'spamer-registry-'));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  assert.ok(unpackEmptyDatabase(join(dir, 'unpacked')), 'dist/registry/ has no empty database: run npm run build');
   const described = async (database: PGlite): Promise<unknown> => {
     const one = async (sql: string): Promise<unknown> => (await database.query(sql)).rows;
     const found = [await one('SELECT relname, relkind FROM pg_class ORDER BY 1, 2'), await one('SELECT datname, datcollate, datctype, encoding FROM pg_database ORDER BY 1'), await one('SELECT rolname FROM pg_roles ORDER BY 1'), await one('SELECT extname FROM pg_extension')];
     await database.close();
     return found;
   };
-  assert.deepEqual(await described(await PGlite.create({ loadDataDir: packed })), await described(await PGlite.create()));
+  assert.deepEqual(await described(await PGlite.create(join(dir, 'unpacked'))), await described(await PGlite.create()));
 });
