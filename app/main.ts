@@ -19,6 +19,7 @@ import { Eraser } from './eraser.js';
 import type { HttpCertificate } from './http-certificate.js';
 import { startIngest } from './ingest.js';
 import { vaultOf } from './keys.js';
+import { listen } from './listen.js';
 import { openProgramLog, type OpenedLog, type ProgramLog } from './log.js';
 import { checkPlaces } from './moved.js';
 import { localPipeline } from './pipeline.js';
@@ -157,7 +158,7 @@ async function startParts(config: Config, options: ProgramOptions, { lifecycle, 
   };
   // Known when it listens, which is before anybody can ask.
   let port = config.http_port;
-  const [{ buildApi, listen }, { queryPorts }] = await apiCode;
+  const [{ buildApi }, { queryPorts }] = await apiCode;
   const ports = queryPorts({
     ...custody, config, journal, log, policy, vault, eraser, stores, renew, demo: options.demo === true, address: () => publicAddress(config, port),
     pipeline: localPipeline({ ingest, anonymize, record, sinks: stores }), door: localDoor(ingest),

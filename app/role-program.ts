@@ -13,7 +13,6 @@ import type { People } from '../security/people.js';
 import type { Services } from '../security/services.js';
 import type { Trail } from '../security/trail.js';
 import type { AnonymizeThread } from './anonymize-thread.js';
-import { buildApi, listen } from './api-server.js';
 import { readAudit } from './audit.js';
 import type { Care } from './care.js';
 import { storeCounts, type ClusterApi } from './cluster.js';
@@ -34,7 +33,7 @@ import type { Program } from './main.js';
 import { checkPlaces } from './moved.js';
 import { Node, type NodeParts } from './node.js';
 import { localPipeline, wholePipeline, type Pipeline } from './pipeline.js';
-import { queryPorts, type StoresPart } from './ports.js';
+import type { StoresPart } from './ports.js';
 import { checkPorts, makeDataFolder } from './preflight.js';
 import { readiness, readMetrics, type PartName, type Rest } from './readings.js';
 import type { RecordThread } from './record-thread.js';
@@ -43,6 +42,7 @@ import { serve, type Remote } from './rpc.js';
 import { Sealers } from './sealers.js';
 import { logName } from './stores.js';
 import type { StoresThread } from './stores-thread.js';
+import { listen } from './listen.js';
 import { line, startThread } from './thread.js';
 import { readCertificates, watchCertificates, type Certificates } from './tls.js';
 
@@ -228,6 +228,7 @@ async function serveApi(context: Context, { link, log, parts, custodian }: { rea
   const audit = await readAudit(log, custodian, link.api<Trail>('audit'));
   await lifecycle.start(() => ({ name: 'refusals', stop: () => audit.refusals.flush().catch(() => undefined) }));
   let port = config.http_port;
+  const [{ buildApi }, { queryPorts }] = await Promise.all([import('./api-server.js'), import('./ports.js')]);
   const ports = queryPorts({
     config, journal, log, audit, custodian, policy, vault, demo: false, address: () => publicAddress(config, port),
     people: link.api<People>('people'), enrolment: link.api<Enrolment>('enrolment'), services: link.api<Services>('services'), care: link.api<Care>('care'), eraser: link.api<Eraser>('eraser'),

@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { SpamerError } from '../core/errors.js';
 import { noteVerifier } from '../security/note.js';
-import { verifyExport, type Finding, type Verdict } from '../security/verify-export.js';
+import type { Finding, Verdict } from '../security/verify-export.js';
 import { openProgress, type Progress } from './progress.js';
 import type { Server } from './server.js';
 import { action, command, patientArgument, positive, timeArgument, withServer, type CommonOptions } from './context.js';
@@ -73,6 +73,7 @@ function verify(): Command {
     .option('--against <file>', 'a checkpoint that was kept: the export must go on from it')
     .action(action<CommonOptions & { key: string; against?: string }>('audit verify', async ({ output }, options, [file]) => {
       const older = options.against === undefined ? null : read(options.against);
+      const { verifyExport } = await import('../security/verify-export.js');
       const verdict = await verifyExport(pieces(file ?? ''), noteVerifier(read(options.key)), older);
       output.answer(verdict, () => output.say(told(verdict)));
       return verdict.holds ? 0 : 1;

@@ -1,5 +1,5 @@
 import { Command, InvalidArgumentError } from 'commander';
-import { loadConfig, type Config, type SettingName } from '../core/config.js';
+import type { Config, SettingName } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
 import { exitNow } from '../core/exit.js';
 import { patientId } from '../core/ids.js';
@@ -39,6 +39,8 @@ export function action<Options extends CommonOptions>(tried: string, work: (cont
     const self = given.at(-1) as Command;
     const options = self.optsWithGlobals<Options>();
     const interrupt = new Interrupt();
+    // Here and not above, as everything that only a command's work needs: help and bad use answer without it.
+    const { loadConfig } = await import('../core/config.js');
     const context: Context = {
       interrupt,
       output: openOutput(options.json === true),

@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { SpamerError } from '../core/errors.js';
-import { verifyCertificate, type Certificate } from '../security/certificate.js';
+import type { Certificate } from '../security/certificate.js';
 import { action, command, patientArgument, positive, withServer, type CommonOptions } from './context.js';
 import { table, type Output } from './output.js';
 import { openProgress } from './progress.js';
@@ -112,6 +112,7 @@ function verify(): Command {
     .action(action<CommonOptions & { key: string }>('erasure verify', async ({ output }, options, [file]) => {
       const jwk = parsed(read(options.key), options.key);
       const text = read(file ?? '');
+      const { verifyCertificate } = await import('../security/certificate.js');
       try {
         const certificate = verifyCertificate(text, jwk);
         const { before, after } = certificate.keystore;

@@ -1,5 +1,7 @@
-import { SingleBar } from 'cli-progress';
+import { createRequire } from 'node:module';
 import type { Output } from './output.js';
+
+const require = createRequire(import.meta.url);
 
 export interface Progress {
   /** So many more are done. */
@@ -13,6 +15,7 @@ const none: Progress = { add: () => undefined, stop: () => undefined };
 export function openProgress(output: Output, unit: string, total: number | null): Progress {
   if (output.json || !process.stderr.isTTY) return none;
   const format = total === null ? `{value} ${unit} | {rate}/s | {duration_formatted}` : `{bar} {percentage}% | {value}/{total} ${unit} | {rate}/s | {eta_formatted} left`;
+  const { SingleBar } = require('cli-progress') as typeof import('cli-progress');
   const bar = new SingleBar({ format, stream: process.stderr, gracefulExit: false, barsize: 24 });
   const begunMs = performance.now();
   let done = 0;

@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import { renderUnicodeCompact } from 'uqr';
 import { action, command, withServer, type CommonOptions } from './context.js';
 import type { Output } from './output.js';
 import { openPrompt, type Prompt } from './prompt.js';
@@ -40,6 +39,7 @@ async function asUser(server: Server, prompt: Prompt, { login, newRecoveryCodes 
 
 async function enrol(own: Server, prompt: Prompt, output: Output, password: string): Promise<void> {
   const { uri } = (await own.send('POST', '/v1/second-factor', { password })) as { uri: string };
+  const { renderUnicodeCompact } = await import('uqr');
   const secret = new URL(uri).searchParams.get('secret') ?? '';
   output.record({ uri, secret }, () => `${renderUnicodeCompact(uri, { border: 2 })}\nscan this with an authenticator app, or type it in\nsecret  ${secret}\n${uri}\nIt is shown this once, and is in force when one of its codes has confirmed it.`);
   const { recoveryCodes } = (await own.send('POST', '/v1/second-factor/confirm', { code: await prompt.ask('code that the app shows now') })) as { recoveryCodes: readonly string[] };

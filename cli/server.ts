@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { publicAddress, type Config } from '../core/config.js';
+import type { Config } from '../core/config.js';
 import { SpamerError, verdicts, type ErrorCode } from '../core/errors.js';
 import { silentJournal } from '../core/journal.js';
 import { pinnedFetch, type Asked } from './pinned.js';
@@ -42,7 +42,7 @@ export async function openServer(config: Config): Promise<Server> {
   if (running !== null) return client(ofRunning(running, config.data_dir), process.env['SPAMER_TOKEN'] ?? readAdminToken(config.data_dir), async () => undefined);
   if (config.roles !== undefined) throw new SpamerError('unreachable', 'no process with the role query runs on this data folder; where it runs elsewhere, SPAMER_URL and SPAMER_TOKEN name it', { where: 'roles' });
   // Loaded only when no server runs: a command that asks one needs none of the native parts.
-  const { startProgram } = await import('../app/main.js');
+  const [{ startProgram }, { publicAddress }] = await Promise.all([import('../app/main.js'), import('../core/config.js')]);
   // Told to others, such as service accounts, is where the server will be.
   const address = config.http_port === 0 ? {} : { public_url: publicAddress(config, config.http_port) };
   const program = await startProgram({ ...config, ...address, http_port: 0, http_host: '127.0.0.1', http_tls: false }, { journal: silentJournal, stream: false });

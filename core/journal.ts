@@ -1,4 +1,7 @@
-import { pino, type DestinationStream, type Logger } from 'pino';
+import { createRequire } from 'node:module';
+import type { DestinationStream, Logger } from 'pino';
+
+const require = createRequire(import.meta.url);
 
 /**
  * The program's own log: one JSON object a line on standard error. Only these fields can be written: there is none
@@ -29,6 +32,8 @@ export interface Journal {
 export type JournalLevel = 'info' | 'warn' | 'error' | 'silent';
 
 export function openJournal(role: string, level: JournalLevel, destination?: DestinationStream): Journal {
+  // Read with the first journal: most commands write none.
+  const { pino } = require('pino') as typeof import('pino');
   const options = { level, base: { role }, timestamp: () => `,"time":"${new Date().toISOString()}"`, formatters: { level: (label: string) => ({ level: label }) } };
   const logger: Logger = pino(options, destination ?? pino.destination({ fd: 2, sync: true }));
   return {

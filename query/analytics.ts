@@ -5,7 +5,7 @@ import { decide } from './access.js';
 import { Code, Cursor, Limit, readStudy, type Api } from './api.js';
 import { listPage, ListQuery, Next, studyCursors } from './lists.js';
 import type { AggregateCell, NumericRow, Page, QueryOptions, QueryPorts, RunRow, SeriesFilter, SeriesRow, StudyTerms } from './ports.js';
-import { chooseFormat, mediaTypes, toArrow, toCsv, type Column } from './table.js';
+import { chooseFormat, mediaTypes, toCsv, type Column } from './table.js';
 import { parseRelative, parseSpan, parseTime, rfc3339 } from './times.js';
 
 /** No cell of 1 to 10 patients is published (FACTS §4). */
@@ -168,12 +168,16 @@ function groupOf(text: string, terms: StudyTerms): Record<string, string> {
 /** Relative times are durations, so only shifted ones become a calendar time. */
 const timeOf = (row: SeriesRow, us: number): { time?: string } => (row.basis === 'SHIFTED' ? { time: rfc3339(us) } : {});
 
-function sendPage<Row>(request: Asked, reply: FastifyReply, page: Page<Row>, columns: ReadonlyArray<Column<Row>>, json: (row: Row) => object, about: object = {}): FastifyReply {
+async function sendPage<Row>(request: Asked, reply: FastifyReply, page: Page<Row>, columns: ReadonlyArray<Column<Row>>, json: (row: Row) => object, about: object = {}): Promise<FastifyReply> {
   const format = chooseFormat(request.query.format, request.headers.accept);
   if (page.next !== null) reply.header('x-next-cursor', page.next).header('link', `<${nextUrl(request, page.next)}>; rel="next"`);
   reply.header('vary', 'accept, accept-encoding').header('cache-control', 'private, no-cache').type(mediaTypes[format]);
   if (format === 'csv') return reply.send(toCsv(columns, page.rows));
-  if (format === 'arrow') return reply.send(Buffer.from(toArrow(columns, page.rows)));
+  if (format === 'arrow') {
+    // The library is read with the first that is asked for.
+    const { toArrow } = await import('./arrow.js');
+    return reply.send(Buffer.from(toArrow(columns, page.rows)));
+  }
   return reply.send({ rows: page.rows.map(json), next: page.next, ...about });
 }
 

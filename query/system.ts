@@ -5,7 +5,7 @@ import { units } from '../schemas/units.js';
 import { callerOf, decide, tiedPatients, visiblePatients } from './access.js';
 import { Code, Count, textAnswer, type Api } from './api.js';
 import { LedgerCache, totalsOf } from './ledger.js';
-import { Metrics } from './metrics.js';
+import type { Metrics } from './metrics.js';
 import type { LedgerChannel, QueryOptions, QueryPorts } from './ports.js';
 import { rfc3339 } from './times.js';
 
@@ -54,14 +54,19 @@ const metricsAnswer = textAnswer(
 
 /** Health, readiness and metrics: of every process. */
 export function probeRoutes(api: Api, ports: Pick<QueryPorts, 'metrics' | 'readiness'>): void {
-  const metrics = new Metrics(ports.metrics);
+  let made: Promise<Metrics> | undefined;
+  // Read with the first scrape.
+  const metricsOf = (): Promise<Metrics> => (made ??= import('./metrics.js').then(({ Metrics }) => new Metrics(ports.metrics)));
   const Parts = Type.Object({ ready: Type.Boolean(), parts: Type.Record(Type.String(), Type.Boolean()) });
   api.get('/healthz', { schema: { tags: ['system'], summary: 'Is the process alive', response: { 200: Type.Object({ alive: Type.Literal(true) }) } } }, async () => ({ alive: true as const }));
   api.get('/readyz', { schema: { tags: ['system'], summary: 'Are frames accepted and queries answered', response: { 200: Parts, 503: Parts } } }, async (_request, reply) => {
     const readiness = await ports.readiness();
     return reply.code(readiness.ready ? 200 : 503).send({ ready: readiness.ready, parts: { ...readiness.parts } });
   });
-  api.get('/metrics', { schema: { tags: ['system'], summary: 'Prometheus metrics', response: metricsAnswer } }, async (_request, reply) => reply.type(metrics.contentType).send(await metrics.text()));
+  api.get('/metrics', { schema: { tags: ['system'], summary: 'Prometheus metrics', response: metricsAnswer } }, async (_request, reply) => {
+    const metrics = await metricsOf();
+    return reply.type(metrics.contentType).send(await metrics.text());
+  });
 }
 
 function signalsRoute(api: Api, ports: QueryPorts): void {

@@ -31,36 +31,34 @@ export interface PolicyDecision {
 let instances = 0;
 
 /**
- * Decides by Cedar policies [DENY]. Schema and policies are parsed once. A request that does not fit the schema, a policy whose evaluation
+ * Decides by Cedar policies [DENY]. Schema and policies are checked when it is made, and parsed once. A request that does not fit the schema, a policy whose evaluation
  * errs, and anything that the library throws are a deny: Cedar itself would skip an erring `forbid`, and so allow.
  */
 export class PolicyEngine {
   readonly files: PolicyFiles;
-  /** Name by action of what the library keeps parsed: only the part of schema and policies that can concern it, which halves a decision's time. */
+  /** By action the part of schema and policies that can concern it, which halves a decision's time. */
+  readonly #slices: ReadonlyMap<string, Slice>;
+  /** Name by action of what the library keeps parsed; each is parsed at the first question, since most are not asked in most runs. */
   readonly #parsed = new Map<string, string>();
+  readonly #instance = ++instances;
 
   /** @throws SpamerError `config_invalid` that names the file and the place, when a policy does not parse or does not fit the schema */
   constructor(files: PolicyFiles) {
     this.files = files;
     checkPolicies(files);
-    const instance = ++instances;
-    for (const [action, { schema, policies }] of slices(files)) {
-      const name = `${instance} ${action}`;
-      const answers = [cedar().preparseSchema(name, schema), cedar().preparsePolicySet(name, { staticPolicies: policies })];
-      for (const answer of answers) if (answer.type === 'failure') throw invalid(answer.errors[0]?.message ?? 'does not parse');
-      this.#parsed.set(action, name);
-    }
+    this.#slices = slices(files);
   }
 
   get actions(): readonly string[] {
-    return [...this.#parsed.keys()];
+    return [...this.#slices.keys()];
   }
 
   decide(request: PolicyRequest): PolicyDecision {
-    const name = this.#parsed.get(request.action);
-    if (name === undefined) return { allowed: false, policies: [], faults: ['there is no such action'] };
+    const slice = this.#slices.get(request.action);
+    if (slice === undefined) return { allowed: false, policies: [], faults: ['there is no such action'] };
     let answer: Cedar.AuthorizationAnswer;
     try {
+      const name = this.#parsedOf(request.action, slice);
       answer = cedar().statefulIsAuthorized({ ...callOf(request), preparsedSchemaName: name, validateRequest: true, preparsedPolicySetId: name });
     } catch (error) {
       return { allowed: false, policies: [], faults: [error instanceof Error ? error.message : 'the library failed'] };
@@ -69,6 +67,16 @@ export class PolicyEngine {
     const { decision, diagnostics } = answer.response;
     const faults = diagnostics.errors.map(({ policyId, error }) => `${policyId}: ${error.message}`);
     return { allowed: decision === 'allow' && faults.length === 0, policies: [...diagnostics.reason].sort(), faults };
+  }
+
+  #parsedOf(action: string, { schema, policies }: Slice): string {
+    const known = this.#parsed.get(action);
+    if (known !== undefined) return known;
+    const name = `${this.#instance} ${action}`;
+    const answers = [cedar().preparseSchema(name, schema), cedar().preparsePolicySet(name, { staticPolicies: policies })];
+    for (const answer of answers) if (answer.type === 'failure') throw invalid(answer.errors[0]?.message ?? 'does not parse');
+    this.#parsed.set(action, name);
+    return name;
   }
 }
 
