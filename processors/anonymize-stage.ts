@@ -5,9 +5,9 @@ import type { Log, NewRecord, StoredRecord, Writer } from '../log/log.js';
 import { encode, encodeBody } from '../schemas/codec.js';
 import { encodeFrameBody } from '../schemas/frames.js';
 import { schemaIds } from '../schemas/ids.js';
-import { encodeRun } from '../schemas/runs.js';
+import { encodeNumeric, encodeRun } from '../schemas/runs.js';
 import type { Block, Rejected, RejectReason } from '../schemas/types.js';
-import { anonymize, firstReading, takenCounts } from './anonymize.js';
+import { anonymize, firstReading, SharedBytes, takenCounts } from './anonymize.js';
 import { Anchors } from './anchors.js';
 import { consented } from './consented.js';
 import { faultCounts, faultReasons, openBlock, readBlock, type OpenedBlock } from './block.js';
@@ -159,7 +159,10 @@ export class AnonymizeWork implements StageWork {
     return new Output(partition, (await this.#times.get(`${partition}`)) ?? 0);
   }
 
-  #outcome(output: Output, consumed: ReadonlyArray<{ topic: string; partition: number; offset: number }>): Outcome {
+  async #outcome(output: Output, consumed: ReadonlyArray<{ topic: string; partition: number; offset: number }>): Promise<Outcome> {
+    for (const [name, counts] of output.givenOut) {
+      for (const [code, samples] of counts) this.#released.set(`${name}/${code}`, ((await this.#released.get(`${name}/${code}`)) ?? 0) + samples);
+    }
     this.#times.set(`${output.partition}`, output.timeUs);
     const state = this.#tables().flatMap((table) => table.writes());
     const committed = (offsets: readonly number[]): void => {
@@ -242,10 +245,10 @@ export class AnonymizeWork implements StageWork {
     for (const part of await this.#studies.of(opened.patient)) {
       const covered = consented(judged.valid, part.consents);
       const counts = takenCounts(covered, part.policy);
-      for (const [code, samples] of takenCounts(judged.valid, part.policy)) raise(notConsented, code, samples - (counts.get(code) ?? 0));
+      if (covered !== judged.valid) for (const [code, samples] of takenCounts(judged.valid, part.policy)) raise(notConsented, code, samples - (counts.get(code) ?? 0));
       if (counts.size === 0) continue;
       takers.push(part);
-      await this.#anchors.set(opened.patient, part.study, firstReading(covered, part.policy));
+      if ((await this.#anchors.get(opened.patient, part.study)) === null) await this.#anchors.set(opened.patient, part.study, firstReading(covered, part.policy));
       if (part.group !== null) await this.#emit(output, opened.patient, part, covered);
       else for (const [code, samples] of counts) raise(held, code, samples);
     }
@@ -261,12 +264,10 @@ export class AnonymizeWork implements StageWork {
     const anchorUs = (await this.#anchors.get(patient, part.study)) ?? firstReading(covered, part.policy) ?? 0;
     const { runs, numerics, counts } = anonymize(covered, { ...part, group: part.group, anchorUs });
     const key = uuidBytes(part.pseudonym);
-    for (const run of runs) output.append(this.#settings.anonymizedTopic, key, encodeRun(run));
-    for (const numeric of numerics) output.append(this.#settings.anonymizedTopic, key, encode('AnonymizedNumeric', numeric));
-    for (const [code, samples] of counts) {
-      const name = `${part.study}/${part.pseudonym}/${code}`;
-      this.#released.set(name, ((await this.#released.get(name)) ?? 0) + samples);
-    }
+    const shared = new SharedBytes();
+    for (const run of runs) output.append(this.#settings.anonymizedTopic, key, encodeRun(run, shared.of(run)));
+    for (const numeric of numerics) output.append(this.#settings.anonymizedTopic, key, encodeNumeric(numeric, shared.of(numeric)));
+    output.gaveOut(`${part.study}/${part.pseudonym}`, counts);
   }
 
   async #hold(output: Output, opened: OpenedBlock, judged: Validated, holders: readonly Part[], counts: Counts): Promise<void> {

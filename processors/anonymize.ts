@@ -2,6 +2,7 @@ import type { Pseudonym, StudyId } from '../core/ids.js';
 import { uuidBytes } from '../core/ids.js';
 import { limits } from '../core/limits.js';
 import type { DecodedFrame, DecodedWaveform } from '../schemas/frames.js';
+import { encodeShared } from '../schemas/runs.js';
 import type { AnonymizedNumeric, AnonymizedRun } from '../schemas/types.js';
 import { addCount, type Counts } from './ledger.js';
 import type { StudyPolicy } from './policy.js';
@@ -63,8 +64,20 @@ export function firstReading(frames: readonly DecodedFrame[], policy: StudyPolic
  */
 export function anonymize(frames: readonly DecodedFrame[], disguise: Disguise): Anonymized {
   const runs: AnonymizedRun[] = [];
-  for (const piece of pieces(frames, disguise.policy)) runs.push(...cut(runOf(piece, disguise)));
-  return { runs, numerics: numericsOf(frames, disguise), counts: takenCounts(frames, disguise.policy) };
+  const shared = sharedOf(disguise);
+  for (const piece of pieces(frames, disguise.policy)) runs.push(...cut(runOf(piece, disguise, shared)));
+  return { runs, numerics: numericsOf(frames, disguise, shared), counts: takenCounts(frames, disguise.policy) };
+}
+
+/** What all records of a patient in a study begin with, in bytes; by year, where that goes along. */
+export class SharedBytes {
+  readonly #byYear = new Map<number | null, Buffer>();
+
+  of(record: AnonymizedRun | AnonymizedNumeric): Buffer {
+    let bytes = this.#byYear.get(record.year);
+    if (bytes === undefined) this.#byYear.set(record.year, (bytes = encodeShared(record)));
+    return bytes;
+  }
 }
 
 interface Piece {
@@ -102,9 +115,10 @@ function sameYear(a: number, b: number, policy: StudyPolicy): boolean {
   return !policy.year || yearOf(a) === yearOf(b);
 }
 
-function runOf({ first, parts, length }: Piece, disguise: Disguise): AnonymizedRun {
+function runOf({ first, parts, length }: Piece, disguise: Disguise, shared: Shared): AnonymizedRun {
   return {
-    ...common(disguise, first.t0),
+    ...shared,
+    year: yearGiven(first.t0, disguise.policy),
     code: first.code,
     unit: first.unit,
     t0: disguised(first.t0, disguise),
@@ -148,7 +162,7 @@ function joinedDeltas(parts: readonly DecodedWaveform[], length: number): number
   return deltas;
 }
 
-function numericsOf(frames: readonly DecodedFrame[], disguise: Disguise): AnonymizedNumeric[] {
+function numericsOf(frames: readonly DecodedFrame[], disguise: Disguise, shared: Shared): AnonymizedNumeric[] {
   const byKey = new Map<string, { first: number; last: number; code: number; unit: number; times: number[]; values: number[] }>();
   for (const frame of frames) {
     for (const { code, unit, time, value } of frame.numerics) {
@@ -164,11 +178,17 @@ function numericsOf(frames: readonly DecodedFrame[], disguise: Disguise): Anonym
       series.last = time;
     }
   }
-  return [...byKey.values()].map(({ first, code, unit, times, values }) => ({ ...common(disguise, first), code, unit, times, values }));
+  return [...byKey.values()].map(({ first, code, unit, times, values }) => ({ ...shared, year: yearGiven(first, disguise.policy), code, unit, times, values }));
 }
 
-function common({ study, policy, policyHash, pseudonym, group }: Disguise, time: number) {
-  return { study, policy: policyHash, pseudonym: uuidBytes(pseudonym), group, timeBasis: policy.timeBasis, year: policy.year ? yearOf(time) : null };
+type Shared = Pick<AnonymizedRun, 'study' | 'policy' | 'pseudonym' | 'group' | 'timeBasis'>;
+
+function sharedOf({ study, policy, policyHash, pseudonym, group }: Disguise): Shared {
+  return { study, policy: policyHash, pseudonym: uuidBytes(pseudonym), group, timeBasis: policy.timeBasis };
+}
+
+function yearGiven(time: number, policy: StudyPolicy): number | null {
+  return policy.year ? yearOf(time) : null;
 }
 
 function disguised(time: number, { policy, anchorUs, shiftUs }: Disguise): number {

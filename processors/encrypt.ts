@@ -11,6 +11,8 @@ import type { Validated } from './validate.js';
 
 const deflate = promisify(deflateRaw);
 const nothing = Buffer.alloc(0);
+/** Room for one piece of output: also what can't be made smaller then needs one, and a small chunk none of 128 KB. */
+const outputSlack = 1024;
 
 /** Valid frames of one patient from one device that will be one chunk: bounded by the caller in bytes and time. */
 export interface ChunkDraft {
@@ -68,7 +70,7 @@ export async function sealChunk(draft: ChunkDraft, seal: Seal): Promise<Buffer> 
     sealed: nothing,
   };
   // zlib's own threads compress, so the stage's thread goes on.
-  const sealed = await seal(draft.patient, await deflate(plain, { level: 3, chunkSize: 128 * 1024 }), encodeBody('PmrChunk', chunk));
+  const sealed = await seal(draft.patient, await deflate(plain, { level: 3, chunkSize: Math.min(128 * 1024, plain.length + outputSlack) }), encodeBody('PmrChunk', chunk));
   return encode('PmrChunk', { ...chunk, sealed });
 }
 

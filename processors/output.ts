@@ -1,4 +1,5 @@
 import type { NewRecord } from '../log/log.js';
+import { addCount, type Counts } from './ledger.js';
 
 /** Samples by reason, over all channels; what a stage's metrics show. */
 export type ReasonCounts = Record<string, number>;
@@ -15,6 +16,8 @@ export class Output {
   unreadable = 0;
   lastReceivedAt = 0;
   readonly reasons: ReasonCounts = {};
+  /** Samples by code, by study/pseudonym. */
+  readonly givenOut = new Map<string, Counts>();
   held = 0;
   released = 0;
 
@@ -25,6 +28,12 @@ export class Output {
 
   received(timeUs: number): void {
     this.timeUs = Math.max(this.timeUs, timeUs);
+  }
+
+  gaveOut(name: string, counts: Counts): void {
+    let sums = this.givenOut.get(name);
+    if (sums === undefined) this.givenOut.set(name, (sums = new Map<number, number>()));
+    for (const [code, samples] of counts) addCount(sums, code, samples);
   }
 
   append(topic: string, key: Uint8Array, value: Uint8Array): void {

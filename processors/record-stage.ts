@@ -132,11 +132,13 @@ export class RecordWork implements StageWork {
     const closed: OpenChunk[] = [];
     const found = records.map((record) => ({ record, block: readBlock(record) }));
     await this.#vault.expect({ open: found.flatMap(({ block }) => (block === null ? [] : [block.sealed])) });
+    const behind = this.#isBehind(found.flatMap(({ block }) => block ?? []));
     for (const { record, block } of found) {
       throwIfStopping(signal);
-      await this.#take(partition, open, record, block, closed);
+      await this.#take(partition, open, record, block, closed, behind);
       open.position = record.offset + 1;
     }
+    if (behind) await this.#closeAll(open, closed);
     return this.#outcome(partition, open, closed);
   }
 
@@ -161,13 +163,23 @@ export class RecordWork implements StageWork {
     return open;
   }
 
+  /** Whole buckets waited to be read: what a step has of a device is then one chunk, whichever buckets it is from. */
+  #isBehind(blocks: readonly Block[]): boolean {
+    const [first, last] = [blocks[0], blocks.at(-1)];
+    return first !== undefined && last !== undefined && this.#bucketOf(last.receivedAt) > this.#bucketOf(first.receivedAt) + 1;
+  }
+
+  #bucketOf(receivedAt: number): number {
+    return Math.floor(receivedAt / this.#settings.bucketUs);
+  }
+
   #bucketIsOver(open: OpenPartition): boolean {
     const { bucketUs, graceUs } = this.#settings;
     // The second clock, so that a wall clock set back cannot hold a chunk open.
     return this.#clock.now() >= (open.bucket + 1) * bucketUs + graceUs || this.#clock.elapsedMs() - open.openedMs >= (bucketUs + graceUs) / 1000;
   }
 
-  async #take(partition: number, open: OpenPartition, record: StoredRecord, block: Block | null, closed: OpenChunk[]): Promise<void> {
+  async #take(partition: number, open: OpenPartition, record: StoredRecord, block: Block | null, closed: OpenChunk[], behind: boolean): Promise<void> {
     if (block === null) {
       this.#journal.warn('a block has no readable header; it was passed over', { stage: this.name, topic: this.#settings.topic, partition, offset: record.offset });
       this.stats.unreadable += 1;
@@ -176,7 +188,7 @@ export class RecordWork implements StageWork {
     const state = await this.#devices.get(uuidText(block.device));
     if (state !== null && record.offset < state.done) return;
     const opened = await openBlock(this.#vault, block, record.offset);
-    await this.#turnBucket(open, block.receivedAt, closed);
+    await this.#turnBucket(open, this.#bucketOf(block.receivedAt), closed, behind);
     const before = open.chunks.get(opened.device);
     if (before !== undefined && before.patient !== opened.patient) await this.#close(open, before, closed);
     const ends = open.chunks.get(opened.device)?.ends ?? new Map((await this.#devices.get(opened.device))?.ends ?? []);
@@ -185,10 +197,9 @@ export class RecordWork implements StageWork {
     if (open.bytes > this.#settings.openBytesMax) await this.#closeAll(open, closed);
   }
 
-  async #turnBucket(open: OpenPartition, receivedAt: number, closed: OpenChunk[]): Promise<void> {
-    const bucket = Math.floor(receivedAt / this.#settings.bucketUs);
+  async #turnBucket(open: OpenPartition, bucket: number, closed: OpenChunk[], behind: boolean): Promise<void> {
     if (bucket > open.bucket) {
-      await this.#closeAll(open, closed);
+      if (!behind) await this.#closeAll(open, closed);
       open.bucket = bucket;
     }
     if (open.chunks.size === 0) open.openedMs = this.#clock.elapsedMs();

@@ -33,8 +33,8 @@ export interface StageSettings {
   readonly backoffMs: { readonly first: number; readonly max: number };
 }
 
-/** A step of at most 1 MiB takes about 0.3 s, so a stage stops well within a second. */
-export const stageDefaults = { read: { maxRecords: 4000, maxBytes: 1024 * 1024 }, tickMs: 250, backoffMs: { first: 50, max: 5000 } } as const;
+/** While a stage keeps up its steps are small. A backlog is worked off in large ones, so that a device's state is written once for many of its blocks; told to stop, a stage drops the step. */
+export const stageDefaults = { read: { maxRecords: 4000, maxBytes: 4 * 1024 * 1024 }, tickMs: 250, backoffMs: { first: 50, max: 5000 } } as const;
 
 export interface LoopStats {
   commits: number;

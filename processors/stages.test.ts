@@ -152,6 +152,20 @@ test('[ONCE] a device that moves to another patient ends the chunk, and each kee
   assert.deepEqual(await recorded(w, bed.device), bed.sent);
 });
 
+test('[ONCE] of what waited a step makes one chunk of a device; of what comes in time, each bucket is one', async (t) => {
+  const w = ward(1);
+  for (let block = 0; block < 20; block++) await send(w, w.beds[0]!, 3);
+  const inTime: Ward = { ...w, log: new MemoryLog() };
+  inTime.log.rows('vitals.raw', w.beds[0]!.partition).push(...w.log.rows('vitals.raw', w.beds[0]!.partition));
+  begin(t, w);
+  begin(t, inTime, { maxRecords: 1 });
+  await until('drained', () => drained(w) && drained(inTime));
+  // Blocks are 60 ms apart, buckets are 50 ms long.
+  assert.deepEqual([w, inTime].map(({ log }) => log.all('pmr.chunks').length), [1, 20]);
+  assert.deepEqual(await recorded(w, w.beds[0]!.device), await recorded(inTime, w.beds[0]!.device));
+  await exact(w);
+});
+
 test('[ANON] nothing leaves before the group reaches k; then everything does, once, in both studies', async (t) => {
   const w = ward(3);
   const people = w.beds.map(({ patient }) => patient);
