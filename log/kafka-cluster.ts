@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SpamerError } from '../core/errors.js';
 import { answered, faults, isFault, kafkaError, loadKafka, refusalOf, type ClientSettings, type KafkaAdmin, type KafkaFault, type KafkaModule } from './kafka-client.js';
-import { Cursor } from './kafka-cursor.js';
+import { Cursor, type CursorUse } from './kafka-cursor.js';
 
 export interface KafkaSettings {
   /** `host:port,…` */
@@ -173,8 +173,8 @@ export class Cluster {
     }
   }
 
-  cursor(): Promise<Cursor> {
-    return Cursor.open(this.kafka, this.settings, requestMs);
+  cursor(use: CursorUse): Promise<Cursor> {
+    return Cursor.open(this.kafka, this.settings, use, requestMs);
   }
 
   close(): void {

@@ -1,6 +1,14 @@
 import { SpamerError } from '../core/errors.js';
 import { answered, kafkaError, type ClientSettings, type KafkaConsumer, type KafkaMessage, type KafkaModule } from './kafka-client.js';
 
+/** Whether it goes on from where it is, or seeks from place to place. */
+export type CursorUse = 'standing' | 'hopping';
+
+/**
+ * So long the broker holds the question of a cursor that is at the end, whether or not anybody reads; what is new is given at once. The client asks nothing else
+ * of that broker meanwhile, so each hop may wait as long.
+ */
+const fetchMs: Readonly<Record<CursorUse, number>> = { standing: 250, hopping: 50 };
 /** How long one call waits for a first message; it holds a thread of Node's pool meanwhile. */
 const consumeMs = 50;
 /** After so long without progress towards an end that the broker has told, reading fails. */
@@ -12,6 +20,8 @@ export class Cursor {
   #topic = '';
   #partition = -1;
   #position = -1;
+  /** Whether the client reads from where this one is: it is told just before a read, since two assignments without one between end the process. */
+  #assigned = false;
   /** The position that the broker was last found empty at. */
   #emptyAt = -1;
 
@@ -20,9 +30,9 @@ export class Cursor {
     consumer.on('partition.eof', ({ offset }) => { this.#emptyAt = Math.max(this.#emptyAt, offset); });
   }
 
-  static async open(kafka: KafkaModule, settings: ClientSettings, timeoutMs: number): Promise<Cursor> {
+  static async open(kafka: KafkaModule, settings: ClientSettings, use: CursorUse, timeoutMs: number): Promise<Cursor> {
     // A group is demanded by name; nothing is committed to it and no partition is assigned by it.
-    const consumer = new kafka.KafkaConsumer({ ...settings, 'group.id': 'spamer-log', 'enable.auto.commit': false, 'isolation.level': 'read_committed', 'enable.partition.eof': true, 'fetch.wait.max.ms': 50, 'fetch.message.max.bytes': 8 * 1024 * 1024, 'queued.max.messages.kbytes': 16 * 1024 }, { 'auto.offset.reset': 'error' });
+    const consumer = new kafka.KafkaConsumer({ ...settings, 'group.id': 'spamer-log', 'enable.auto.commit': false, 'isolation.level': 'read_committed', 'enable.partition.eof': true, 'fetch.wait.max.ms': fetchMs[use], 'fetch.message.max.bytes': 8 * 1024 * 1024, 'queued.max.messages.kbytes': 16 * 1024 }, { 'auto.offset.reset': 'error' });
     consumer.on('event.error', () => undefined);
     await answered<void>((done) => consumer.connect({ timeout: timeoutMs }, done)).catch((error: unknown) => { throw kafkaError(error, 'brokers'); });
     consumer.setDefaultConsumeTimeout(consumeMs);
@@ -36,8 +46,7 @@ export class Cursor {
 
   seek(topic: string, partition: number, position: number): void {
     if (topic === this.#topic && partition === this.#partition && position === this.#position) return;
-    [this.#topic, this.#partition, this.#position, this.#emptyAt] = [topic, partition, position, -1];
-    this.#consumer.assign([{ topic, partition, offset: position }]);
+    [this.#topic, this.#partition, this.#position, this.#emptyAt, this.#assigned] = [topic, partition, position, -1, false];
   }
 
   /**
@@ -65,12 +74,12 @@ export class Cursor {
 
   async #consume(count: number): Promise<readonly KafkaMessage[]> {
     try {
+      if (!this.#assigned) this.#consumer.assign([{ topic: this.#topic, partition: this.#partition, offset: this.#position }]);
+      this.#assigned = true;
       return await answered<readonly KafkaMessage[]>((answer) => this.#consumer.consume(count, answer));
     } catch (error) {
       // The client's own place in the partition is unknown now.
-      const position = this.#position;
-      this.#position = -1;
-      this.seek(this.#topic, this.#partition, position);
+      this.#assigned = false;
       throw kafkaError(error, `${this.#topic}/${this.#partition}`);
     }
   }

@@ -1,15 +1,20 @@
 import { SpamerError } from '../core/errors.js';
 import { placeKey, type Cluster, type Place } from './kafka-cluster.js';
 import type { Cursor } from './kafka-cursor.js';
+import type { Finder } from './kafka-finder.js';
 import { placed, type Placed } from './kafka-layout.js';
 import type { ReadLimits } from './log.js';
 
 /** Messages taken from the client at once. */
 const takeMax = 256;
 
-/** Reads the log's records by the log's offsets; goes on from where it stands without asking, and looks for any other offset. */
+/** The first position kept; asked for only by who does not go on from where it stands. */
+export type From = () => Promise<number>;
+
+/** Reads the log's records by the log's offsets; goes on from where it stands without asking, and has any other offset looked for. */
 class Reader {
   readonly #cluster: Cluster;
+  readonly #finder: Finder;
   readonly #cursor: Cursor;
   place: Place = { topic: '', partition: -1 };
   /** The log's offset that comes next; null: unknown. */
@@ -17,8 +22,9 @@ class Reader {
   /** Taken from the client, but beyond the limits of the read. */
   #rest: Placed[] = [];
 
-  constructor(cluster: Cluster, cursor: Cursor) {
+  constructor(cluster: Cluster, finder: Finder, cursor: Cursor) {
     this.#cluster = cluster;
+    this.#finder = finder;
     this.#cursor = cursor;
   }
 
@@ -27,9 +33,9 @@ class Reader {
   }
 
   /** From the first record at or after `offset`, all below the position `end`. */
-  async read(place: Place, offset: number, from: number, end: number, limits: ReadLimits): Promise<Placed[]> {
+  async read(place: Place, offset: number, from: From, end: number, limits: ReadLimits): Promise<Placed[]> {
     try {
-      const exact = (this.stands(place) && this.next === offset) || (await this.#find(place, offset, from, end));
+      const exact = (this.stands(place) && this.next === offset) || (await this.#find(place, offset, await from(), end));
       const found: Placed[] = [];
       let bytes = 0;
       while (found.length < limits.maxRecords) {
@@ -63,33 +69,14 @@ class Reader {
     return (await this.#cursor.next(count, end)).map(placed);
   }
 
-  /**
-   * Looks for the least position that holds `offset` or a later one. Two records lie at least as far apart in Kafka's offsets as in the
-   * log's, so every record seen moves an end of what is left; every other guess is the middle, so that it ends whatever lies between.
-   * @returns whether it is known that no earlier record than `offset` can come.
-   */
+  /** @returns whether it is known that no earlier record than `offset` can come. */
   async #find(place: Place, offset: number, from: number, end: number): Promise<boolean> {
-    this.place = place;
     this.next = null;
     this.#rest = [];
-    let [low, high, exact] = [from, end, offset === 0];
-    for (let turn = 0; low < high; turn++) {
-      const guess = turn % 2 === 0 ? low : Math.floor((low + high) / 2);
-      const seen = await this.#at(guess, end);
-      if (seen === null) high = guess;
-      else if (seen.record.offset < offset) [low, exact] = [seen.position + (offset - seen.record.offset), seen.record.offset === offset - 1];
-      else if (seen.record.offset === offset || guess === low) return true;
-      else high = guess;
-    }
-    this.#rest = [];
-    this.#cursor.seek(this.#cluster.name(place.topic), place.partition, Math.min(low, end));
+    const { position, exact } = await this.#finder.find(place, offset, from, end);
+    this.place = place;
+    this.#cursor.seek(this.#cluster.name(place.topic), place.partition, position);
     return exact;
-  }
-
-  async #at(position: number, end: number): Promise<Placed | null> {
-    this.#cursor.seek(this.#cluster.name(this.place.topic), this.place.partition, position);
-    this.#rest = await this.#take(1, end);
-    return this.#rest[0] ?? null;
   }
 }
 
@@ -99,18 +86,20 @@ const readersMax = 16;
 /** Lends each read the reader that stands where it goes on. */
 export class Readers {
   readonly #cluster: Cluster;
+  readonly #finder: Finder;
   /** Free ones, the longest unused first. */
   readonly #free: Reader[] = [];
   readonly #waiting: Array<() => void> = [];
   #count = 0;
   #closed = false;
 
-  constructor(cluster: Cluster) {
+  constructor(cluster: Cluster, finder: Finder) {
     this.#cluster = cluster;
+    this.#finder = finder;
   }
 
   /** Records from `offset` on, or from the first that is kept; `from` and `end` are positions of the partition. */
-  async read(place: Place, offset: number, from: number, end: number, limits: ReadLimits): Promise<Placed[]> {
+  async read(place: Place, offset: number, from: From, end: number, limits: ReadLimits): Promise<Placed[]> {
     const reader = await this.#borrow(place, offset);
     try {
       return await reader.read(place, offset, from, end, limits);
@@ -140,7 +129,7 @@ export class Readers {
   async #open(): Promise<Reader> {
     this.#count++;
     try {
-      return new Reader(this.#cluster, await this.#cluster.cursor());
+      return new Reader(this.#cluster, this.#finder, await this.#cluster.cursor('standing'));
     } catch (error) {
       this.#count--;
       this.#waiting.shift()?.();

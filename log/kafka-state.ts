@@ -124,7 +124,7 @@ export class StateViews {
     const views = [...this.#views];
     const ends = await this.#cluster.ends(views.map(([writer]) => statePlace(writer)));
     if (views.every(([, view], i) => view.position >= (ends[i] ?? 0))) return;
-    this.#cursor ??= this.#cluster.cursor();
+    this.#cursor ??= this.#cluster.cursor('hopping');
     const cursor = await this.#cursor.catch((error: unknown) => {
       this.#cursor = undefined;
       throw error;

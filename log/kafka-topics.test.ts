@@ -18,3 +18,7 @@ void test('more than the least that will do is as declared, and so is what the b
   assert.deepEqual(settingsThatDiffer(declared, found({ 'max.message.bytes': '1048588' })).map(({ setting }) => setting), ['max.message.bytes']);
   assert.deepEqual(settingsThatDiffer(declared, new Map()), []);
 });
+
+void test('topics of state from before their segments were declared are as declared: only time rests on those', () => {
+  assert.deepEqual(settingsThatDiffer({ ...declared, 'segment.bytes': '16777216' }, found({ 'segment.bytes': '1073741824' })), []);
+});

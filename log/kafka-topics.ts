@@ -23,6 +23,9 @@ export type TopicFinding =
   /** Nothing can be written to it as long as fewer replicas are in sync than an ack needs. */
   | { readonly topic: string; readonly kind: 'replicas missing'; readonly inSync: number; readonly needed: number };
 
+/** Brokers compact what lies before the segment that is written: a writer that opens reads that whole, with all that was written over in it. */
+const stateSegmentBytes = 16 * 1024 * 1024;
+
 /**
  * Every topic of the log and of its state, as declared. Retention is the log's own, since only it knows who must have read a record;
  * so the broker removes nothing by itself. Event times of a replay are old and may be ahead, so no time is refused.
@@ -32,7 +35,7 @@ export function declaredTopics(topics: readonly TopicSettings[], writers: readon
   const records = { ...every, 'cleanup.policy': 'delete', 'retention.ms': '-1', 'retention.bytes': '-1', 'message.timestamp.type': 'CreateTime', 'message.timestamp.after.max.ms': '9223372036854775807' };
   return [
     ...topics.map(({ name, partitions }) => ({ name, partitions, config: records })),
-    ...writers.map((writer) => ({ name: stateTopic(writer), partitions: 1, config: { ...every, 'cleanup.policy': 'compact' } })),
+    ...writers.map((writer) => ({ name: stateTopic(writer), partitions: 1, config: { ...every, 'cleanup.policy': 'compact', 'segment.bytes': String(stateSegmentBytes) } })),
   ];
 }
 
@@ -91,6 +94,8 @@ function compared(topic: DeclaredTopic, { replicas, minInSync }: Replication, fo
 
 /** Of these more than declared will do. */
 const atLeast: ReadonlySet<string> = new Set(['min.insync.replicas', 'max.message.bytes', 'message.timestamp.after.max.ms']);
+/** Only time rests on these, and topics may be there from before they were declared. */
+const freely: ReadonlySet<string> = new Set(['segment.bytes']);
 /** Redpanda's acks from memory, by which a loss of power loses acknowledged frames [DURABLE]. Never declared, since Kafka refuses what it doesn't know. */
 const caching = 'write.caching';
 
@@ -98,7 +103,7 @@ const caching = 'write.caching';
 export function settingsThatDiffer(declared: Readonly<Record<string, string>>, found: FoundSettings): ReadonlyArray<{ readonly setting: string; readonly declared: string; readonly found: string }> {
   const differ = Object.entries(declared).flatMap(([setting, wanted]) => {
     const is = found.get(setting);
-    const fits = is === undefined || is === wanted || (atLeast.has(setting) && BigInt(is) >= BigInt(wanted));
+    const fits = freely.has(setting) || is === undefined || is === wanted || (atLeast.has(setting) && BigInt(is) >= BigInt(wanted));
     return fits ? [] : [{ setting, declared: wanted, found: is }];
   });
   return found.get(caching) === 'true' ? [...differ, { setting: caching, declared: 'false', found: 'true' }] : differ;

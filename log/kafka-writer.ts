@@ -49,7 +49,8 @@ export interface KafkaWriterParts {
   readonly journal: Journal;
   /** Another writer of this name took over; this one never writes again. */
   readonly onLost: (error: SpamerError) => void;
-  readonly committed: () => void;
+  /** Where records were written that can be read now. */
+  readonly committed: (places: readonly Place[]) => void;
   readonly released: () => void;
 }
 
@@ -158,7 +159,7 @@ export class KafkaWriter implements MovingWriter {
         if (this.#lost !== undefined) throw this.#lost;
         const batch = this.#batch(asked);
         await this.#write(batch);
-        this.#parts.committed();
+        this.#parts.committed(batch.records);
         asked.forEach(({ resolve }, i) => resolve(batch.offsets[i] ?? []));
       } catch (error) {
         const told = kafkaError(error, this.#parts.name);
@@ -316,7 +317,7 @@ export class KafkaWriter implements MovingWriter {
     const ends = await cluster.ends(places);
     places.forEach((place, i) => this.#ends.set(placeKey(place), ends[i] ?? 0));
     this.#state.clear();
-    const cursor = await cluster.cursor();
+    const cursor = await cluster.cursor('hopping');
     try {
       await follow(cluster, cursor, name, this.#state, 0, ends[0] ?? 0, () => true);
     } finally {

@@ -8,12 +8,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { SpamerError, type ErrorCode } from '../core/errors.js';
 import { silentJournal } from '../core/journal.js';
 import { kafkaMissing, startKafka, type KafkaServers } from '../tests/kafka.js';
+import { answered, loadKafka, type KafkaProducer } from './kafka-client.js';
 import { Cluster } from './kafka-cluster.js';
 import { applyTopics, declaredTopics } from './kafka-topics.js';
 import { openKafkaLog, writersOf } from './kafka.js';
 import { openLmdbLog } from './lmdb.js';
 import { contractExtraWriters, contractRecord, contractTopics, logContract } from './log.contract.js';
-import { shareWriter, type Log, type NewRecord, type TopicSettings } from './log.js';
+import { shareWriter, type Log, type NewRecord, type StoredRecord, type TopicSettings } from './log.js';
 import { leftToMove, moveLog, type MovedPart, type MovingLog } from './move.js';
 
 const demanded = (process.env['SPAMER_DEMAND'] ?? '').split(',').includes('kafka');
@@ -68,6 +69,44 @@ async function contractSubject(): Promise<{ log: Log; reopen: () => Promise<Log>
     },
     discard: () => current.close(),
   };
+}
+
+/** Another program, which writes into a partition and takes it back. */
+class Stranger {
+  readonly #producer: KafkaProducer;
+  readonly #topic: string;
+  readonly #partition: number;
+
+  private constructor(producer: KafkaProducer, topic: string, partition: number) {
+    this.#producer = producer;
+    this.#topic = topic;
+    this.#partition = partition;
+  }
+
+  static async open(topic: string, partition: number): Promise<Stranger> {
+    const { Producer } = loadKafka();
+    const producer = new Producer({ 'bootstrap.servers': servers.brokers, 'transactional.id': randomUUID(), 'linger.ms': 0, dr_cb: true });
+    await answered<void>((done) => producer.connect({ timeout: 10_000 }, done));
+    producer.setPollInBackground(true);
+    await answered<void>((done) => producer.initTransactions(10_000, done));
+    return new Stranger(producer, topic, partition);
+  }
+
+  /** When it is resolved the brokers have the record. */
+  async begin(): Promise<void> {
+    await answered<void>((done) => this.#producer.beginTransaction(done));
+    const stored = new Promise<void>((resolve, reject) => this.#producer.on('delivery-report', (fault) => (fault ? reject(fault) : resolve())));
+    this.#producer.produce(this.#topic, this.#partition, Buffer.from('never'), null, Date.now(), null);
+    await stored;
+  }
+
+  undo(): Promise<void> {
+    return answered<void>((done) => this.#producer.abortTransaction(10_000, done));
+  }
+
+  close(): Promise<void> {
+    return answered<void>((done) => this.#producer.disconnect(10_000, done));
+  }
 }
 
 function faults(): void {
@@ -129,6 +168,36 @@ function faults(): void {
         await written;
       }
     } finally {
+      await Promise.all([writing.close(), reading.close()]);
+    }
+  });
+
+  it('[DURABLE] a reader that knows its end is woken by what another process commits, over transactions that were undone or stay open meanwhile', async () => {
+    const prefix = await made();
+    const [writing, reading] = await Promise.all([openOn(prefix), openOn(prefix)]);
+    const stranger = await Stranger.open(`${prefix}input`, 0);
+    const ending = new AbortController();
+    const alive = setInterval(() => undefined, 1000);
+    try {
+      const writer = await writing.writer('source');
+      assert.deepEqual(await reading.read('input', 0, 0, all), []);
+      for (let offset = 0; offset < 4; offset++) {
+        const waited = reading.wait('input', 0, offset, ending.signal);
+        await stranger.begin();
+        const written = writer.commit({ records: [contractRecord(String(offset))] });
+        // What is committed behind an open transaction can be read when that has ended.
+        if (offset % 2 === 0) assert.deepEqual(await reading.read('input', 0, offset, all), []);
+        await stranger.undo();
+        await Promise.all([written, waited]);
+        let read: readonly StoredRecord[] = [];
+        while (read.length === 0) read = await reading.read('input', 0, offset, all);
+        assert.deepEqual(read.map(({ value }) => Buffer.from(value).toString()), [String(offset)]);
+        assert.deepEqual(await reading.read('input', 0, offset + 1, all), []);
+      }
+    } finally {
+      ending.abort();
+      clearInterval(alive);
+      await stranger.close();
       await Promise.all([writing.close(), reading.close()]);
     }
   });

@@ -1,17 +1,15 @@
 import { SpamerError } from '../core/errors.js';
 import type { Journal } from '../core/journal.js';
 import { Cluster, placeKey, type KafkaSettings, type Place } from './kafka-cluster.js';
-import type { Placed } from './kafka-layout.js';
-import { Readers } from './kafka-reader.js';
+import { Finder } from './kafka-finder.js';
+import { Readers, type From } from './kafka-reader.js';
 import { retainAll } from './kafka-retention.js';
 import { StateViews, statePlace } from './kafka-state.js';
 import { KafkaWriter } from './kafka-writer.js';
+import { Tail } from './kafka-tail.js';
 import { shareOf, shareWriter, writerOf, writersNamed } from './log.js';
 import type { ConsumerStatus, ReadLimits, RetentionReport, StateEntry, StoredRecord, TopicSettings, TopicStatus } from './log.js';
 import type { MovingLog, MovingWriter } from './move.js';
-
-/** How often waiting readers ask the brokers whether there is more; a commit through this log wakes them at once. */
-const pollMs = 20;
 
 export interface KafkaLogSettings extends KafkaSettings {
   readonly topics: readonly TopicSettings[];
@@ -54,6 +52,7 @@ class KafkaBackend implements MovingLog {
   readonly #settings: KafkaLogSettings;
   readonly #cluster: Cluster;
   readonly #places: readonly Place[];
+  readonly #finder: Finder;
   readonly #readers: Readers;
   readonly #views: StateViews;
   readonly #writers = new Map<string, Promise<KafkaWriter>>();
@@ -65,9 +64,10 @@ class KafkaBackend implements MovingLog {
     this.#settings = settings;
     this.#cluster = cluster;
     this.#places = placesOf(settings.topics);
-    this.#readers = new Readers(cluster);
+    this.#finder = new Finder(cluster);
+    this.#readers = new Readers(cluster, this.#finder);
     this.#views = new StateViews(cluster, this.#writerNames());
-    this.#tail = new Tail(() => this.#views.sync(), (place) => this.#end(place).offset);
+    this.#tail = new Tail({ ends: (places) => cluster.ends(places), sync: () => this.#views.sync(), endOf: (place) => this.#end(place).offset });
   }
 
   topics(): readonly TopicSettings[] {
@@ -80,7 +80,7 @@ class KafkaBackend implements MovingLog {
     const opening = KafkaWriter.open({
       name, cluster: this.#cluster, topics: this.topics(), journal: this.#settings.journal,
       onLost: (error) => this.#settings.onLost?.(error),
-      committed: () => this.#tail.look(),
+      committed: (places) => this.#tail.wrote(places),
       released: () => { this.#writers.delete(name); },
     });
     this.#writers.set(name, opening);
@@ -95,12 +95,16 @@ class KafkaBackend implements MovingLog {
   async read(topic: string, partition: number, offset: number, limits: ReadLimits): Promise<readonly StoredRecord[]> {
     const place = this.#place(topic, partition);
     if (limits.maxRecords < 1) return [];
-    const [from, end] = await this.#range(place);
+    const [end = 0] = await this.#cluster.ends([place]);
+    // Nobody has written since nothing was found there.
+    if (this.#tail.isEmpty(place, offset, end)) return [];
+    const from = this.#from(place);
     const found = await this.#readers.read(place, offset, from, end, limits);
     const first = found[0];
-    if (first !== undefined ? first.record.offset > offset : offset < (await this.#start(place, from, end)).offset) {
+    if (first !== undefined ? first.record.offset > offset : offset < (await this.#start(place, await from(), end)).offset) {
       throw new SpamerError('offset_gone', 'retention has removed this offset', { where: `${topic}/${partition}/${offset}` });
     }
+    if (first === undefined) this.#tail.found(place, offset, end);
     return found.map(({ record }) => record);
   }
 
@@ -117,8 +121,8 @@ class KafkaBackend implements MovingLog {
     let high = this.#end(place).offset;
     while (low < high) {
       const middle = Math.floor((low + high) / 2);
-      const [found] = await this.#readers.read(place, middle, from, end, { maxRecords: 1, maxBytes: 1 });
-      if (found === undefined) high = middle;
+      const found = await this.#finder.record(place, middle, from, end);
+      if (found === null) high = middle;
       else if (found.record.timeUs < timeUs) low = middle + 1;
       else high = middle;
     }
@@ -157,7 +161,7 @@ class KafkaBackend implements MovingLog {
       used: (consumer, place) => this.#used(consumer, place),
       read: async (place, offset, limits) => {
         const [from, end] = await this.#range(place);
-        return this.#readers.read(place, offset, from, end, limits);
+        return this.#readers.read(place, offset, async () => from, end, limits);
       },
       remove: async (place, before) => this.#cluster.remove(place, before ?? (await this.#range(place))[1]),
     }, nowUs);
@@ -174,6 +178,7 @@ class KafkaBackend implements MovingLog {
     await this.#tail.close();
     await Promise.all([...this.#writers.values()].map(async (opening) => (await opening.catch(() => undefined))?.close()));
     await this.#readers.close();
+    await this.#finder.close();
     await this.#views.close();
     this.#cluster.close();
   }
@@ -186,6 +191,12 @@ class KafkaBackend implements MovingLog {
     const found = this.#places.find((place) => place.topic === topic && place.partition === partition);
     if (found === undefined) throw new SpamerError('not_found', 'the log has no such topic or partition', { where: `${topic}/${partition}` });
     return found;
+  }
+
+  /** Asked for once, by the first who wants it. */
+  #from(place: Place): From {
+    let asked: Promise<number> | undefined;
+    return () => (asked ??= this.#cluster.starts([place]).then(([from = 0]) => from));
   }
 
   /** A consumer that is shared out as the topic is notes its progress under the name of the share's writer. */
@@ -220,69 +231,10 @@ class KafkaBackend implements MovingLog {
 
   /** By its first record; null: there is none. */
   async #first(place: Place, from: number, end: number): Promise<Start | null> {
-    const first: Placed | undefined = from === 0 && end === 0 ? undefined : (await this.#readers.read(place, 0, from, end, { maxRecords: 1, maxBytes: 1 }))[0];
-    if (first === undefined) return null;
+    const first = from === 0 && end === 0 ? null : await this.#finder.record(place, 0, from, end);
+    if (first === null) return null;
     const start = { position: from, offset: first.record.offset, bytesBefore: first.bytesBefore };
     this.#starts.set(placeKey(place), start);
     return start;
-  }
-}
-
-interface Waiter {
-  readonly place: Place;
-  readonly offset: number;
-  readonly done: () => void;
-}
-
-/** Readers that wait at the tail: one question for all, and none while nobody waits. */
-class Tail {
-  readonly #sync: () => Promise<void>;
-  readonly #endOf: (place: Place) => number;
-  readonly #waiters = new Set<Waiter>();
-  #timer: NodeJS.Timeout | undefined;
-  #looking: Promise<void> | undefined;
-
-  constructor(sync: () => Promise<void>, endOf: (place: Place) => number) {
-    this.#sync = sync;
-    this.#endOf = endOf;
-  }
-
-  wait(place: Place, offset: number, signal: AbortSignal): Promise<void> {
-    if (signal.aborted || this.#endOf(place) > offset) return Promise.resolve();
-    return new Promise((resolve) => {
-      const done = (): void => {
-        this.#waiters.delete(waiter);
-        signal.removeEventListener('abort', done);
-        resolve();
-      };
-      const waiter: Waiter = { place, offset, done };
-      this.#waiters.add(waiter);
-      signal.addEventListener('abort', done, { once: true });
-      this.#timer ??= setInterval(() => this.look(), pollMs).unref();
-    });
-  }
-
-  look(): void {
-    if (this.#waiters.size === 0) this.#stop();
-    else this.#looking ??= this.#look().finally(() => { this.#looking = undefined; });
-  }
-
-  async close(): Promise<void> {
-    this.#stop();
-    for (const waiter of [...this.#waiters]) waiter.done();
-    await this.#looking;
-  }
-
-  /** A failure to look is left to the read that follows, which can report it. */
-  async #look(): Promise<void> {
-    const failed = await this.#sync().then(() => false, () => true);
-    for (const waiter of [...this.#waiters]) {
-      if (failed || this.#endOf(waiter.place) > waiter.offset) waiter.done();
-    }
-  }
-
-  #stop(): void {
-    clearInterval(this.#timer);
-    this.#timer = undefined;
   }
 }

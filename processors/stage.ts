@@ -30,11 +30,19 @@ export interface StageSettings {
   readonly read: ReadLimits;
   /** How often an idle stage looks for work that no record announces. */
   readonly tickMs: number;
+  /**
+   * From the start of one round to that of the next at least, where a commit costs much and what comes meanwhile shares the next one. The first record after
+   * a rest waits for nothing, and with a backlog no round waits.
+   */
+  readonly gatherMs: number;
   readonly backoffMs: { readonly first: number; readonly max: number };
 }
 
+/** What a round found: nothing, all that there was, or some of what may be more. */
+type Worked = 'nothing' | 'all' | 'some';
+
 /** While a stage keeps up its steps are small. A backlog is worked off in large ones, so that a device's state is written once for many of its blocks; told to stop, a stage drops the step. */
-export const stageDefaults = { read: { maxRecords: 4000, maxBytes: 4 * 1024 * 1024 }, tickMs: 250, backoffMs: { first: 50, max: 5000 } } as const;
+export const stageDefaults = { read: { maxRecords: 4000, maxBytes: 4 * 1024 * 1024 }, tickMs: 250, gatherMs: 0, backoffMs: { first: 50, max: 5000 } } as const;
 
 export interface LoopStats {
   commits: number;
@@ -88,9 +96,11 @@ export class Stage implements Part {
       try {
         if (!fresh) await this.#reset();
         fresh = true;
+        const began = performance.now();
         const worked = await this.#round(signal);
         this.stats.failing = 0;
-        if (!worked) await this.#wait(signal);
+        if (worked === 'nothing') await this.#wait(signal);
+        else if (worked === 'all') await this.#gather(this.#settings.gatherMs - (performance.now() - began), signal);
       } catch (error) {
         fresh = false;
         if (!signal.aborted) await this.#backOff(error, signal);
@@ -105,23 +115,35 @@ export class Stage implements Part {
     }
   }
 
-  async #round(signal: AbortSignal): Promise<boolean> {
-    let worked = false;
+  async #round(signal: AbortSignal): Promise<Worked> {
+    let worked: Worked = 'nothing';
     for (const partition of this.#settings.partitions) {
       if (signal.aborted) break;
-      worked = (await this.#step(partition, signal)) || worked;
+      const step = await this.#step(partition, signal);
+      if (step === 'some' || worked === 'nothing') worked = step;
     }
-    if (signal.aborted) return true;
-    return (await this.#commit(await this.#work.background(signal))) || worked;
+    if (signal.aborted) return 'some';
+    // One step of what may be many.
+    return (await this.#commit(await this.#work.background(signal))) ? 'some' : worked;
   }
 
-  async #step(partition: number, signal: AbortSignal): Promise<boolean> {
+  async #step(partition: number, signal: AbortSignal): Promise<Worked> {
     const records = await this.#read(partition);
     const last = records.at(-1);
-    if (last === undefined) return this.#commit(await this.#work.idle(partition, signal));
+    if (last === undefined) return (await this.#commit(await this.#work.idle(partition, signal))) ? 'some' : 'nothing';
     await this.#commit(await this.#work.process(partition, records, signal));
     this.#positions[partition] = last.offset + 1;
-    return true;
+    return this.#isFull(records) ? 'some' : 'all';
+  }
+
+  /** Whether a read may have been cut by its limits, so that there is more. */
+  #isFull(records: readonly StoredRecord[]): boolean {
+    const { maxRecords, maxBytes } = this.#settings.read;
+    return records.length >= maxRecords / 2 || records.reduce((sum, { value }) => sum + value.length, 0) >= maxBytes / 2;
+  }
+
+  async #gather(ms: number, signal: AbortSignal): Promise<void> {
+    if (ms > 0) await quietly(sleep(ms, undefined, { signal }));
   }
 
   async #read(partition: number): Promise<readonly StoredRecord[]> {
