@@ -33,7 +33,7 @@ import { decodeFrameBodies, encodeFrameBody, frameMessage, type DecodedFrame } f
 import { encodeRun } from '../schemas/runs.js';
 import { scanFrames } from '../schemas/scan.js';
 import { Sealer } from '../security/envelope.js';
-import { decodeAnalytics } from '../sinks/analytics.js';
+import { AnalyticsReader } from '../sinks/analytics-reader.js';
 import { burn, references, type ReferenceName } from './reference.js';
 import { planted, type PathCost } from './hot-paths.js';
 import { inTurns, type Operation } from './turns.js';
@@ -139,6 +139,7 @@ async function hotPaths(): Promise<HotPath[]> {
     shiftUs: 0, group: { sex: 'F' }, anchorUs: startUs,
   };
   const { runs } = anonymize(judged.valid, disguise);
+  const reader = new AnalyticsReader();
   const runRecords = runs.map((run, offset) => ({ offset, key: record.key, timeUs: receivedAt, value: encodeRun(run) }));
   if (opened.fault !== null || judged.valid.length !== framesPerBlock || runs.length < 3) throw new RangeError('the recording is not as it was');
   const bodies = Buffer.concat(blockFrames.map(encodeFrameBody));
@@ -161,7 +162,7 @@ async function hotPaths(): Promise<HotPath[]> {
     { name: 'validate', run: judge, like: { varints: 2 } },
     { name: 'anonymize', run: () => anonymize(judged.valid, disguise), like: { varints: 1, objects: 1 } },
     { name: 'encode runs', run: () => recordsOf(runs), like: { varints: 1, objects: 1 } },
-    { name: 'read runs', run: () => runRecords.map((one) => decodeAnalytics(one, 0)), like: { varints: 1, objects: 1 } },
+    { name: 'read runs', run: () => runRecords.map((one) => reader.read(one, 0)), like: { varints: 1, objects: 1 } },
     { name: 'seal a chunk', run: () => sealChunk(draftOf(), (of, plain, beside) => vault.seal(of, plain, beside)), like: { deflate: 1 } },
   ];
 }

@@ -38,7 +38,7 @@ export interface RunRecord {
   readonly scale: number;
   readonly offset: number;
   /** Integers of 32 bits; physical = sample × scale + offset. */
-  readonly samples: readonly number[];
+  readonly samples: readonly number[] | Int32Array;
 }
 
 export type AnalyticsRecord = NumericRecord | RunRecord;

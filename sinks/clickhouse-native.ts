@@ -80,7 +80,7 @@ export const uuid = (name: string, values: readonly Uint8Array[]): Column => {
 
 export const uuidBytes = (value: string): Buffer => Buffer.from(value.replaceAll('-', ''), 'hex');
 
-export const int32Lists = (name: string, lists: ReadonlyArray<readonly number[]>): Column => {
+export const int32Lists = (name: string, lists: ReadonlyArray<readonly number[] | Int32Array>): Column => {
   const joined = new Int32Array(lists.reduce((sum, list) => sum + list.length, 0));
   let at = 0;
   for (const list of lists) {

@@ -152,6 +152,8 @@ export async function openDuckDbAnalytics(settings: DuckSettings): Promise<Analy
 class DuckDbAnalytics implements AnalyticsStore {
   #file!: DuckFile;
   readonly #series = new Map<string, KnownSeries>();
+  /** Those of `#series` by what a reader gives all records of a series, which is found sooner than by its name. */
+  #placed = new WeakMap<Series, KnownSeries>();
   readonly #tombstones = new Tombstones();
   #nextId = 1;
   #turn: Promise<void> = Promise.resolve();
@@ -216,6 +218,7 @@ class DuckDbAnalytics implements AnalyticsStore {
       await this.#file.transaction(async (connection) => { buried = await buryRows(connection, [...graves.values()]); });
       this.#tombstones.add(buried);
       for (const [key, { series }] of this.#series) if (this.#tombstones.has(series)) this.#series.delete(key);
+      this.#placed = new WeakMap();
     }
     // After a kill between the two the next call comes without anything to delete.
     if (tombstones.length > 0) await this.#file.checkpoint();
@@ -311,8 +314,13 @@ class DuckDbAnalytics implements AnalyticsStore {
   }
 
   #place(series: Series, fresh: Map<string, KnownSeries>): KnownSeries {
+    const placed = this.#placed.get(series);
+    if (placed !== undefined) return placed;
     const key = seriesKey(series);
-    const found = this.#series.get(key) ?? fresh.get(key);
+    const stored = this.#series.get(key);
+    // What is fresh may never be stored.
+    if (stored !== undefined) this.#placed.set(series, stored);
+    const found = stored ?? fresh.get(key);
     if (found !== undefined) return found;
     const known = { id: this.#nextId + fresh.size, series, samples: 0 };
     fresh.set(key, known);
@@ -321,6 +329,7 @@ class DuckDbAnalytics implements AnalyticsStore {
 
   async #load(read: Read): Promise<void> {
     this.#series.clear();
+    this.#placed = new WeakMap();
     this.#nextId = 1;
     this.#tombstones.clear();
     this.#tombstones.add(await readTombstones(read));
@@ -386,7 +395,7 @@ async function writeRuns(connection: DuckDBConnection, placed: ReadonlyArray<Pla
     placed.map(({ row }) => BigInt(row.periodNs)),
     placed.map(({ row }) => row.scale),
     placed.map(({ row }) => row.offset),
-    placed.map(({ row }) => listValue(row.samples)),
+    placed.map(({ row }) => listValue(row.samples as readonly number[])),
     placed.map(({ row }) => row.samples.length),
     placed.map(({ row }) => row.source.partition),
     placed.map(({ row }) => BigInt(row.source.offset)),

@@ -9,7 +9,8 @@ import { SpamerError } from '../core/errors.js';
 import { silentJournal } from '../core/journal.js';
 import type { ConsumedOffset, Log, StoredRecord } from '../log/log.js';
 import { encode } from '../schemas/codec.js';
-import { decodeAnalytics, type AnalyticsRecord, type AnalyticsStore, type NumericRecord, type RunRecord, type Series } from './analytics.js';
+import type { AnalyticsRecord, AnalyticsStore, NumericRecord, RunRecord, Series } from './analytics.js';
+import { AnalyticsReader } from './analytics-reader.js';
 import { numericsArrow, runsArrow } from './arrow.js';
 import { decodeChunk, type ChunkRecord, type PmrStore } from './pmr.js';
 import { Sink, sinkDefaults } from './sink.js';
@@ -226,17 +227,18 @@ export function sinkContract(backend: string, open: OpenStores): void {
   named('[LEDGER] a record that does not decode is set aside with its position and the stream goes on', async ({ analytics }, t) => {
     const log = new MemoryLog(2);
     const bad = [Buffer.alloc(0), Buffer.from('garbage'), numericMessage([1]).subarray(0, 40), chunkMessage(1, 1, 1), numericMessage([Number.NaN]), runMessage([2 ** 31 - 1, 1])];
-    for (const value of [numericMessage([1, 2]), ...bad, runMessage([1, 1, -5])]) log.add(1, value);
-    const { sink, hints } = sinkOf(log, analytics, decodeAnalytics, 2);
+    for (const value of [numericMessage([1, 2]), ...bad, runMessage([1, 1, -5]), runMessage([4, 4, 300])]) log.add(1, value);
+    const reader = new AnalyticsReader();
+    const { sink, hints } = sinkOf(log, analytics, (record, partition) => reader.read(record, partition), 2);
     t.after(() => sink.stop());
     sink.start();
-    await until(() => sink.status().records === 8);
+    await until(() => sink.status().records === 9);
     await sink.stop();
     assert.equal(sink.status().setAside, bad.length);
     assert.deepEqual((await analytics.setAside()).map((one) => one.offset), [1, 2, 3, 4, 5, 6]);
-    assert.deepEqual((await analytics.runs({ study: 'heart' })).rows[0]?.samples, [1, 2, -3]);
+    assert.deepEqual((await analytics.runs({ study: 'heart' })).rows.map(({ samples }) => [...samples]), [[1, 2, -3], [4, 8, 308]]);
     assert.deepEqual((await analytics.numerics({ study: 'heart' })).rows.map((row) => row.tUs), [1000, 2000]);
-    assert.deepEqual(hints.at(-1), [{ topic, partition: 0, offset: 0 }, { topic, partition: 1, offset: 8 }]);
+    assert.deepEqual(hints.at(-1), [{ topic, partition: 0, offset: 0 }, { topic, partition: 1, offset: 9 }]);
   });
 
   named('[ONCE] a store that fails after or before its commit is tried again, and nothing is doubled', async ({ pmr }, t) => {
