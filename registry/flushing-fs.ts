@@ -1,4 +1,5 @@
 import { closeSync, fdatasyncSync, fsyncSync, openSync, readdirSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { dirname, join } from 'node:path';
 import { NodeFS } from '@electric-sql/pglite/nodefs';
@@ -49,15 +50,32 @@ export function flushFolder(path: string): void {
   flush(path, fsyncSync);
 }
 
-/** Everything in a folder, and its own name: for what was written without flushes. */
-export function flushTree(path: string): void {
-  for (const entry of readdirSync(path, { withFileTypes: true })) {
-    const inside = join(path, entry.name);
-    if (entry.isDirectory()) flushTree(inside);
-    else flush(inside, fdatasyncSync);
-  }
-  flushFolder(path);
+/** Everything in a folder, and its own name: for what was written without flushes. Several at once, since each waits for the disk, which takes them together. */
+export async function flushTree(path: string): Promise<void> {
+  const left = [...entriesOf(path)];
+  await Promise.all(Array.from({ length: flushesAtOnce }, async () => {
+    for (let entry = left.pop(); entry !== undefined; entry = left.pop()) {
+      const file = await open(entry.path, 'r');
+      try {
+        await (entry.isFolder ? file.sync() : file.datasync());
+      } finally {
+        await file.close();
+      }
+    }
+  }));
   flushFolder(dirname(path));
+}
+
+/** As many as Node has threads for files. */
+const flushesAtOnce = 4;
+
+function* entriesOf(folder: string): Generator<{ readonly path: string; readonly isFolder: boolean }> {
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) yield* entriesOf(path);
+    else yield { path, isFolder: false };
+  }
+  yield { path: folder, isFolder: true };
 }
 
 function flush(path: string, how: (descriptor: number) => void): void {

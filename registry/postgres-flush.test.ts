@@ -21,8 +21,10 @@ class Unflushed {
       this.paths.add(this.#open.get(written[1] ?? '') ?? '');
       this.writes += 1;
     }
-    const flushed = /f(?:data)?sync\((\d+)\)/.exec(line);
+    const flushed = /f(?:data)?sync\((\d+)\s*\)/.exec(line);
     if (flushed !== null) this.paths.delete(this.#open.get(flushed[1] ?? '') ?? '');
+    const closed = /close\((\d+)\s*\)/.exec(line);
+    if (closed !== null) this.#open.delete(closed[1] ?? '');
     const gone = /unlink(?:at)?\((?:AT_FDCWD, )?"([^"]+)"/.exec(line);
     if (gone !== null) this.paths.delete(gone[1] ?? '');
     const renamed = /rename\("([^"]+)", "([^"]+)"/.exec(line);
@@ -40,10 +42,13 @@ function callsOf(trace: string): string[] {
   return trace.split('\n').flatMap((line) => {
     const [, thread = '', rest = ''] = /^(\d+)\s+(.*)$/.exec(line) ?? [];
     if (rest.endsWith('<unfinished ...>')) {
-      begun.set(thread, rest.slice(0, -'<unfinished ...>'.length));
-      return [];
+      const call = rest.slice(0, -'<unfinished ...>'.length);
+      begun.set(thread, call);
+      // Another thread may be given the descriptor before the end of this call is told.
+      return call.startsWith('close(') ? [`${call})`] : [];
     }
     const resumed = /^<\.\.\. \w+ resumed>(.*)$/.exec(rest);
+    if (resumed !== null && begun.get(thread)?.startsWith('close(') === true) return [];
     return [resumed === null ? rest : `${begun.get(thread) ?? ''}${resumed[1] ?? ''}`];
   });
 }
@@ -53,7 +58,7 @@ test('[DURABLE] a commit of the registry is flushed when it returns, a checkpoin
   const folder = mkdtempSync(join(tmpdir(), 'spamer-flush-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const trace = join(folder, 'trace');
-  const calls = 'openat,pwrite64,pwritev,write,writev,ftruncate,fsync,fdatasync,unlink,unlinkat,rename';
+  const calls = 'openat,close,pwrite64,pwritev,write,writev,ftruncate,fsync,fdatasync,unlink,unlinkat,rename';
   const traced = spawnSync('strace', ['-f', '-o', trace, '-e', `trace=${calls}`, process.execPath, fileURLToPath(new URL('postgres-flush.child.js', import.meta.url)), folder], { timeout: 100_000, encoding: 'utf8' });
   if (/ptrace.*not permitted/i.test(traced.stderr)) return t.skip('strace may not trace here');
   assert.equal(traced.status, 0, traced.stderr.slice(-1000));

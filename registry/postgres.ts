@@ -53,18 +53,19 @@ async function create(dir: string): Promise<void> {
   } catch (error) {
     throw toSpamerError(error, 'disk_full', 'the registry database cannot be made', dir);
   }
-  const database = await start(beside);
+  // All of it is flushed once, when it is whole.
+  const database = await start(beside, [unflushed]);
   await migrate(database);
   await database.close();
-  // A thousand files were unpacked, which nothing flushed. Whole on disk before it has its name.
-  flushTree(beside);
+  // Whole on disk before it has its name.
+  await flushTree(beside);
   await rename(beside, dir);
   flushFolder(dirname(dir));
 }
 
-async function start(dir: string): Promise<SqlDatabase> {
+async function start(dir: string, flushing: readonly string[] = flushSettings): Promise<SqlDatabase> {
   optimizeWasmLate();
-  const startParams = [...PGlite.defaultStartParams.filter((parameter) => parameter !== unflushed), ...flushSettings, ...memorySettings, ...logSettings];
+  const startParams = [...PGlite.defaultStartParams.filter((parameter) => parameter !== unflushed), ...flushing, ...memorySettings, ...logSettings];
   return databaseOf(await RecoveringDatabase.open(dir, { startParams }));
 }
 
