@@ -10,7 +10,7 @@ import { decodeChunk, type ChunkRecord } from '../sinks/pmr.js';
 import { Sink, sinkDefaults, type SinkParts, type SinkStatus } from '../sinks/sink.js';
 import type { OpenedStores } from './opened-stores.js';
 import { merged } from './stage-shares.js';
-import { batchingOf, sinkShares } from './stores.js';
+import { batchMsOf, sinkShares } from './stores.js';
 
 interface Parts {
   readonly log: Log;
@@ -65,10 +65,11 @@ export class SinkShares {
       await writer.close();
       throw error;
     });
-    const settings = { ...sinkDefaults, ...batchingOf(config), partitions: partitionsOf(share, sinkShares(config), config.log_partitions) };
+    const batchMs = batchMsOf(config);
+    const settings = { ...sinkDefaults, partitions: partitionsOf(share, sinkShares(config), config.log_partitions) };
     const reader = new AnalyticsReader();
-    const analytics: Sink<AnalyticsRecord> = new Sink({ ...settings, name: 'analytics', topic: 'vitals.anonymized' }, { ...this.#common(writer, 'analytics', () => analytics.status().lastTimeUs), store: stores.analytics, decode: (record, partition) => reader.read(record, partition) });
-    const pmr = new Sink({ ...settings, name: 'pmr', topic: 'pmr.chunks' }, { ...this.#common(writer, 'pmr', () => 0), store: stores.pmr, decode: decodeChunk });
+    const analytics: Sink<AnalyticsRecord> = new Sink({ ...settings, batchMs: batchMs.analytics, name: 'analytics', topic: 'vitals.anonymized' }, { ...this.#common(writer, 'analytics', () => analytics.status().lastTimeUs), store: stores.analytics, decode: (record, partition) => reader.read(record, partition) });
+    const pmr = new Sink({ ...settings, batchMs: batchMs.pmr, name: 'pmr', topic: 'pmr.chunks' }, { ...this.#common(writer, 'pmr', () => 0), store: stores.pmr, decode: decodeChunk });
     this.#running.set(share, { writer, stores, analytics, pmr });
     analytics.start();
     pmr.start();

@@ -6,7 +6,7 @@ import { loadConfig, type Config } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
 import { ClickHouse, clickHouseMissing } from '../tests/clickhouse.js';
 import { demanded, temporaryFolder } from '../tests/program.js';
-import { openStores } from './stores.js';
+import { batchMsOf, openStores } from './stores.js';
 
 const missing = clickHouseMissing();
 const skip = missing === null || demanded('clickhouse') ? false : missing;
@@ -20,6 +20,12 @@ function configOf(t: TestContext, url: string): Config {
 async function refused(config: Config, code: string, where: string): Promise<void> {
   await assert.rejects(openStores(config), (error: unknown) => error instanceof SpamerError && error.code === code && error.where === where);
 }
+
+test('on a server readings are stored more often than chunks, and both together no more often than twice a second', () => {
+  const { analytics, pmr } = batchMsOf({ clickhouse_url: 'http://localhost:8123' });
+  assert.ok(analytics < pmr);
+  assert.ok(1000 / analytics + 1000 / pmr <= 2);
+});
 
 test('stores on a server belong to one data folder, come back to it, and refuse what would not fit', { skip, timeout: 60_000 }, async (t) => {
   const server = await ClickHouse.start();

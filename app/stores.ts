@@ -9,8 +9,11 @@ import type { Stores } from '../sinks/duckdb.js';
 import { sinkDefaults } from '../sinks/sink.js';
 import { isEmbedded, movedParts } from './moved.js';
 
-/** What one commit costs the store decides how much goes into one. */
-export const batchingOf = ({ clickhouse_url: url }: Pick<Config, 'clickhouse_url'>): { readonly batchMs: number } => ({ batchMs: url === undefined ? sinkDefaults.batchMs : 1000 });
+/** On ClickHouse, where a batch is some inserts. Readings are what freshness is told of; a chunk of the record has waited for its end anyway (decision 0104). */
+const clickHouseBatchMs = { analytics: 700, pmr: 2500 } as const;
+
+/** How often each sink stores at most, in ms: what one commit costs the store decides how much goes into one. */
+export const batchMsOf = ({ clickhouse_url: url }: Pick<Config, 'clickhouse_url'>): Readonly<Record<'analytics' | 'pmr', number>> => (url === undefined ? { analytics: sinkDefaults.batchMs, pmr: sinkDefaults.batchMs } : clickHouseBatchMs);
 
 /** Into how many the sinks are shared out: DuckDB files have one writer. */
 export const sinkShares = ({ clickhouse_url: url, log_shares: shares }: Pick<Config, 'clickhouse_url' | 'log_shares'>): number => (url === undefined ? 1 : shares);
