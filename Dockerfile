@@ -8,7 +8,7 @@ RUN npm run build && rm -rf dist/tests dist/load-tests && npm prune --omit=dev -
 # The client of a log on Kafka is no dependency of the program (decision 0050): the one that the tests use, of the versions locked there.
 WORKDIR /kafka
 COPY tests/servers/package.json tests/servers/package-lock.json ./
-RUN npm pkg delete dependencies 'optionalDependencies.@chdb/lib-linux-x64-gnu' && npm install && node -e "require('@confluentinc/kafka-javascript')"
+RUN npm pkg delete dependencies 'optionalDependencies.@chdb/lib-linux-x64-gnu' && npm install && node -e "require('@confluentinc/kafka-javascript'); require.resolve('@platformatic/kafka')"
 
 FROM node:20.20.2-bookworm-slim
 # npm and yarn are not needed to run, and are most of what scanners find in such an image.
