@@ -1,10 +1,9 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { freePort } from './program.js';
+import { endProcess, freePort } from './program.js';
 
 /** ClickHouse as chDB packs it, of the tests' own package: a library whose `clickhouse-local` listens like the server. */
 const library = fileURLToPath(new URL('../../tests/servers/node_modules/@chdb/lib-linux-x64-gnu/libchdb.so', import.meta.url));
@@ -145,10 +144,7 @@ export class ClickHouse {
   async #end(signal: NodeJS.Signals): Promise<void> {
     const child = this.#process;
     this.#process = null;
-    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
-    const ended = once(child, 'exit');
-    child.kill(signal);
-    await ended;
+    await endProcess(child, signal);
   }
 
   async #answers(): Promise<boolean> {

@@ -1,6 +1,5 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { connect } from 'node:net';
@@ -8,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { freePort } from './program.js';
+import { endProcess, freePort } from './program.js';
 
 /** Apache Kafka in KRaft mode, run natively: each node is broker and controller. Data stay over `kill` until `discard`. */
 export interface KafkaServers {
@@ -132,10 +131,7 @@ class Node {
   }
 
   async end(signal: NodeJS.Signals): Promise<void> {
-    const child = this.#child;
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
-    child.kill(signal);
-    await once(child, 'exit');
+    await endProcess(this.#child ?? null, signal);
   }
 
   signal(signal: NodeJS.Signals): void {

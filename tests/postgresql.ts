@@ -1,9 +1,8 @@
 import { spawn, spawnSync, type ChildProcess, type SpawnSyncReturns } from 'node:child_process';
-import { once } from 'node:events';
 import { chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { freePort, until } from './program.js';
+import { endProcess, freePort, until } from './program.js';
 
 /** The server refuses to run as root; started by root it runs as Debian's user for it, or as nobody. */
 interface User { readonly uid?: number; readonly gid?: number }
@@ -120,10 +119,7 @@ export class Postgresql {
   async #end(signal: NodeJS.Signals): Promise<void> {
     const child = this.#process;
     this.#process = null;
-    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
-    const ended = once(child, 'exit');
-    child.kill(signal);
-    await ended;
+    await endProcess(child, signal);
   }
 
   #initialize(options: readonly string[]): void {

@@ -1,4 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -142,6 +143,14 @@ export async function until(what: string, done: () => Promise<boolean>, timeoutM
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
   throw new Error(`waited ${timeoutMs} ms for: ${what}`);
+}
+
+/** Resolves when it has ended, by this signal or before. */
+export async function endProcess(child: ChildProcess | null, signal: NodeJS.Signals): Promise<void> {
+  if (child === null || child.exitCode !== null || child.signalCode !== null) return;
+  const ended = once(child, 'exit');
+  child.kill(signal);
+  await ended;
 }
 
 const portsGiven = new Set<number>();
