@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,6 +8,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { test, type TestContext } from 'node:test';
 import type { Clock } from '../core/clock.js';
 import { micros, type DeviceId, type PatientId, type StudyId } from '../core/ids.js';
+import { generateJwkPair } from '../core/key-pair.js';
 import { openPglite } from '../registry/postgres.js';
 import { Opener, Sealer } from '../security/envelope.js';
 import { Custodian, type PatientInput } from './custodian.js';
@@ -23,7 +24,7 @@ const clock: Clock & { at: number } = { at: 1_790_000_000_000_000, now: () => mi
 const open = (dir: string, passphrase = 'correct horse'): Promise<Custodian> => Custodian.open({ dir, postgres: registryOf(dir), audit: unkept, passphrase, clock, scryptN: 1024 });
 const code = (expected: string) => (error: unknown): boolean => (error as { code?: string }).code === expected;
 const person = (recordNumber: string, more: Partial<PatientInput> = {}): PatientInput => ({ name: 'Zyxomira Quandlewick', recordNumber, birthDate: '1980-02-03', sex: 'F', zip: '02139', ...more });
-const publicKey = (): Record<string, unknown> => ({ ...generateKeyPairSync('ed25519').publicKey.export({ format: 'jwk' }) });
+const publicKey = (): Record<string, unknown> => ({ ...generateJwkPair('EdDSA').publicKey });
 const policy = (id: string, k: number): object => ({
   id, title: id, claim: 'expert', signals: 'all', waveforms: true, dates: { rule: 'relative' }, attributes: [{ ageYears: 10, sex: true, zip3: true }, { sex: true }], k, minCell: 11,
 });

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { generateKeyPairSync } from 'node:crypto';
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +10,7 @@ import type { Clock } from '../core/clock.js';
 import { SpamerError } from '../core/errors.js';
 import { micros, type PatientId } from '../core/ids.js';
 import { silentJournal } from '../core/journal.js';
+import { generateJwkPair } from '../core/key-pair.js';
 import type { Tombstone } from '../registry/erasures.js';
 import { openDuckDbStores } from '../sinks/duckdb.js';
 import type { AuditEntry } from '../security/audit.js';
@@ -86,7 +86,7 @@ test('erasing a patient', { timeout: 240_000 }, async (t) => {
     custodian = await open(dir, { retentionDaysMin: 10 });
     await assert.rejects(custodian.erasures.request(kept, admin), (error: Error) => code('erasure_blocked')(error) && /until \d{4}-\d\d-\d\d/.test(error.message));
     clock.at += 11 * 86_400_000_000;
-    const { device } = await custodian.enrollDevice({ publicKey: { ...generateKeyPairSync('ed25519').publicKey.export({ format: 'jwk' }) }, patient: kept });
+    const { device } = await custodian.enrollDevice({ publicKey: { ...generateJwkPair('EdDSA').publicKey }, patient: kept });
     await assert.rejects(custodian.erasures.request(kept, admin), code('erasure_blocked'), 'a device measures still');
     await custodian.unbind(device);
     clock.at += 11 * 86_400_000_000;
@@ -97,7 +97,7 @@ test('erasing a patient', { timeout: 240_000 }, async (t) => {
   });
 
   await t.test('[ERASED] keys, identity, blind index and pseudonym go, bindings end, and the certificate says so', async () => {
-    const { device } = await custodian.enrollDevice({ publicKey: { ...generateKeyPairSync('ed25519').publicKey.export({ format: 'jwk' }) }, patient });
+    const { device } = await custodian.enrollDevice({ publicKey: { ...generateJwkPair('EdDSA').publicKey }, patient });
     const policy = { id: 'ward', title: 'ward', claim: 'expert', signals: 'all', dates: { rule: 'relative' }, attributes: [{}], k: 1, minCell: 1 };
     await custodian.addStudy(policy);
     await custodian.enrol('ward' as never, [patient, kept]);
@@ -198,7 +198,7 @@ test('[ERASED] every changed character of a certificate, and every other key, is
     const changed = `${text.slice(0, at)}${text[at] === 'A' ? 'B' : 'A'}${text.slice(at + 1)}`;
     assert.throws(() => verifyCertificate(changed, key), code('certificate_invalid'), `character ${at}`);
   }
-  const stranger = { ...generateKeyPairSync('ed25519').publicKey.export({ format: 'jwk' }) };
+  const stranger = { ...generateJwkPair('EdDSA').publicKey };
   for (const wrong of [`${text}.x`, text.slice(1), '', 'a.b.c', 'x'.repeat(100_000)]) assert.throws(() => verifyCertificate(wrong, key), code('certificate_invalid'));
   assert.throws(() => verifyCertificate(text, stranger), code('certificate_invalid'));
   assert.throws(() => verifyCertificate(text, { kty: 'oct', k: 'AAAA' }), code('bad_request'));

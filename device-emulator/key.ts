@@ -1,7 +1,8 @@
 /** A device's key pair, its key file, and the token it shows at the handshake (docs/protocol.md). */
-import { createHash, createPrivateKey, generateKeyPairSync, randomUUID, sign, X509Certificate } from 'node:crypto';
+import { createHash, createPrivateKey, randomUUID, sign, X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { SpamerError } from '../core/errors.js';
+import { generateJwkPair } from '../core/key-pair.js';
 import { limits } from '../core/limits.js';
 
 export type Jwk = Readonly<Record<string, string>>;
@@ -18,8 +19,8 @@ export interface KeyFile extends DeviceKey {
 }
 
 export function generateDeviceKey(kind: 'ES256' | 'EdDSA' = 'EdDSA'): DeviceKey {
-  const pair = kind === 'ES256' ? generateKeyPairSync('ec', { namedCurve: 'P-256' }) : generateKeyPairSync('ed25519');
-  return { privateKey: { ...pair.privateKey.export({ format: 'jwk' }) } as Jwk, publicKey: { ...pair.publicKey.export({ format: 'jwk' }) } as Jwk };
+  const { privateKey, publicKey } = generateJwkPair(kind);
+  return { privateKey: privateKey as Jwk, publicKey: publicKey as Jwk };
 }
 
 /** @throws SpamerError `not_found`, `bad_request` naming the file, never its content. */

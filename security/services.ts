@@ -1,7 +1,8 @@
-import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import type { Clock } from '../core/clock.js';
 import { SpamerError } from '../core/errors.js';
 import { micros, type Micros } from '../core/ids.js';
+import { generateJwkPair } from '../core/key-pair.js';
 import { limits } from '../core/limits.js';
 import { assertionAccount, verifyAssertion } from './assertion.js';
 import { Attempts } from './attempts.js';
@@ -82,7 +83,7 @@ const noService = (): SpamerError => new SpamerError('not_found', 'no such servi
 const scopeText = ({ organisation, careTeams, studies, patients }: UserScope): string => JSON.stringify({ organisation, careTeams, studies, patients });
 
 /** Whose private key nobody has: what is claimed to be of an account that is not there is verified with it, so that it costs the same. */
-const nobodysKey = (): SigningKey => publicDeviceKey({ ...generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey.export({ format: 'jwk' }) });
+const nobodysKey = (): SigningKey => publicDeviceKey({ ...generateJwkPair('ES256').publicKey });
 
 /**
  * Service accounts: programs that prove themselves by a key pair and are given short access tokens, with nothing to refresh.

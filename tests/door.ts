@@ -1,4 +1,4 @@
-import { generateKeyPairSync, randomBytes, randomUUID, sign, type KeyObject } from 'node:crypto';
+import { createPrivateKey, randomBytes, randomUUID, sign, type KeyObject } from 'node:crypto';
 import { startIngest, type SealerSource } from '../app/ingest.js';
 import type { HeldKey } from '../app/keyring.js';
 import { Sealers } from '../app/sealers.js';
@@ -7,6 +7,7 @@ import { loadConfig, type SettingName } from '../core/config.js';
 import { SpamerError } from '../core/errors.js';
 import { micros, uuidText, type DeviceId, type PatientId } from '../core/ids.js';
 import { silentJournal } from '../core/journal.js';
+import { generateJwkPair } from '../core/key-pair.js';
 import { limits } from '../core/limits.js';
 import type { IngestServer } from '../ingest/server.js';
 import { openLmdbLog, type LmdbLog } from '../log/lmdb.js';
@@ -94,11 +95,11 @@ export class Door {
   }
 
   enrol(kind: 'ES256' | 'EdDSA' = 'EdDSA', state: DeviceEntry['state'] = 'active'): EnrolledDevice {
-    const { publicKey, privateKey } = kind === 'ES256' ? generateKeyPairSync('ec', { namedCurve: 'P-256' }) : generateKeyPairSync('ed25519');
+    const { publicKey, privateKey } = generateJwkPair(kind);
     const [id, patient] = [randomUUID() as DeviceId, randomUUID() as PatientId];
     this.#secrets.set(patient, randomBytes(32));
-    this.#entries.set(id, { device: id, publicKey: publicDeviceKey({ ...publicKey.export({ format: 'jwk' }) }), state, bindings: [{ patient, from: micros(0), until: null }] });
-    return { id, key: privateKey };
+    this.#entries.set(id, { device: id, publicKey: publicDeviceKey({ ...publicKey }), state, bindings: [{ patient, from: micros(0), until: null }] });
+    return { id, key: createPrivateKey({ key: privateKey, format: 'jwk' }) };
   }
 
   /** Every frame of the log in stored order, opened under its patient's key. */
