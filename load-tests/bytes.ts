@@ -13,23 +13,33 @@ const recordings = join(resolve(process.env['SPAMER_SHARED_DIR'] ?? fileURLToPat
 const names = ['100', 'v102s'];
 const secondsMax = 300;
 
-/** Bytes on the wire for one ECG sample of a recording that a device streams, everything counted that TCP carries: handshake, WebSocket, frames, acks. */
+export interface RecordBytes {
+  readonly record: string;
+  readonly bytesPerSample: number;
+}
+
 export async function wireBytes(): Promise<Row[]> {
+  return (await recordBytes()).map(({ record, bytesPerSample }) => (
+    { what: `bytes on the wire for a sample of record ${record}, 1 s a frame, both ways`, ours: bytesPerSample.toFixed(3), peer: '1.5', ratio: 1.5 / bytesPerSample, needs: 1, goal: 1.36 }
+  ));
+}
+
+/** Bytes on the wire for one ECG sample of a recording that a device streams, everything counted that TCP carries: handshake, WebSocket, frames, acks. */
+export async function recordBytes(): Promise<RecordBytes[]> {
   if (!existsSync(recordings)) {
     say(`  skipped: there are no recordings (SPAMER_SHARED_DIR): ${recordings}`);
     return [];
   }
   const run = await fresh();
   try {
-    const rows: Row[] = [];
+    const found: RecordBytes[] = [];
     let settled = 0;
     for (const name of names) {
       const { bytes, samples } = await streamed(run, await openWfdb(join(recordings, name)));
       await settle(run.server, settled += samples);
-      const each = bytes / samples;
-      rows.push({ what: `bytes on the wire for a sample of record ${name}, 1 s a frame, both ways`, ours: each.toFixed(3), peer: '1.5', ratio: 1.5 / each, needs: 1, goal: 1.36 });
+      found.push({ record: name, bytesPerSample: bytes / samples });
     }
-    return rows;
+    return found;
   } finally {
     await run.end();
   }

@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { cpus, release, totalmem } from 'node:os';
+import { recordBytes, type RecordBytes } from './bytes.js';
 import { ackLatency } from './latency.js';
 import { peers } from './peers/all.js';
 import { survivorsOf, type Guarantees, type Peer } from './peers/peer.js';
@@ -10,6 +11,8 @@ export interface PeerResult {
   readonly name: string;
   readonly guarantees: Guarantees;
   readonly missing: string | null;
+  /** Of the program and its client; null where it did not run. */
+  readonly versions: string | null;
   readonly runs: readonly Run[];
   readonly rate: Spread | null;
   /** Ours, 1 frame a message, over this one, within each round. */
@@ -33,6 +36,8 @@ export interface Comparison {
   readonly settings: { readonly frames: number; readonly rounds: number; readonly survivorsOf: number };
   readonly peers: readonly PeerResult[];
   readonly latency: LatencyResult;
+  /** Bytes on the wire for one sample of ECG recordings, everything counted; empty where the recordings are not there. */
+  readonly wire: readonly RecordBytes[];
 }
 
 export interface CompareOptions {
@@ -52,7 +57,7 @@ export async function compare({ frames, rounds, latencySeconds }: CompareOptions
   for (const one of measured) {
     const { peer, missing, runs } = one;
     results.push({
-      name: peer.name, guarantees: peer.guarantees, missing, runs,
+      name: peer.name, guarantees: peer.guarantees, missing, versions: missing === null ? peer.versions() : null, runs,
       rate: runs.length === 0 ? null : spreadOf(runs.map(({ rate }) => rate)),
       oursOverIt: runs.length === 0 || one === own ? null : spreadOf(ratios(own, one)),
       cpuUs: runs.length === 0 ? null : spreadOf(runs.map(({ cpuUs }) => cpuUs)),
@@ -60,7 +65,9 @@ export async function compare({ frames, rounds, latencySeconds }: CompareOptions
     });
   }
   say('ack latency');
-  return { at: new Date().toISOString(), commit: commitOf(), machine: machine(), settings: { frames, rounds, survivorsOf }, peers: results, latency: await latencyOf(latencySeconds) };
+  const latency = await latencyOf(latencySeconds);
+  say('bytes on the wire');
+  return { at: new Date().toISOString(), commit: commitOf(), machine: machine(), settings: { frames, rounds, survivorsOf }, peers: results, latency, wire: await recordBytes() };
 }
 
 async function survivorsIn(peer: Peer): Promise<number | null> {

@@ -1,9 +1,10 @@
 import { statfsSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpus, tmpdir } from 'node:os';
 import { sendAll, Start } from './generator.js';
 import { waves } from './loads.js';
 import { Probe } from './probe.js';
-import { openFiles, peakMemoryMb, privateMemoryMb } from './process.js';
+import { commitOf } from './compare.js';
+import { folderBytes, openFiles, peakMemoryMb, privateMemoryMb, residentMemoryMb } from './process.js';
 import { percentile, say, thousands } from './report.js';
 import { enrol, fresh, settle, tokenOf, type Device, type Fresh } from './server.js';
 import { median, theilSen, type Point } from './slope.js';
@@ -22,6 +23,8 @@ export interface Sample {
   readonly atS: number;
   /** Without mapped files. */
   readonly memoryMb: number;
+  /** With mapped files: pages of the log are among them for as long as nobody needs the memory. */
+  readonly residentMb: number;
   readonly files: number;
   /** p99 from when a frame was due. */
   readonly ackMs: number;
@@ -31,11 +34,31 @@ export interface Sample {
 
 export interface Verdict {
   readonly what: string;
+  /** Of median and growth; '' where it is a count. */
+  readonly unit: string;
   readonly median: number;
   /** Over the whole time that is looked at, by the Theil-Sen slope. */
   readonly growth: number;
   readonly growthMax: number;
   readonly holds: boolean;
+}
+
+export interface SoakResult {
+  readonly at: string;
+  readonly commit: string;
+  readonly machine: string;
+  readonly minutes: number;
+  readonly samplesPerS: number;
+  readonly samples: readonly Sample[];
+  readonly verdicts: readonly Verdict[];
+  /** Of all readings of the probe, first minutes included. */
+  readonly freshMs: { readonly p50: number; readonly p99: number; readonly longest: number };
+  /** Samples, the probe's included; the books hold exactly these. */
+  readonly sent: number;
+  /** From the last ack until both stores held all. */
+  readonly balancedS: number;
+  readonly peakMb: number;
+  readonly diskBytesPerSample: number;
 }
 
 const devices = 100;
@@ -58,7 +81,7 @@ const bounds: ReadonlyArray<{ readonly what: string; readonly of: (sample: Sampl
 export function judged(samples: readonly Sample[], fromS: number): Verdict[] {
   const settled = samples.filter(({ atS }) => atS >= fromS);
   const spanS = (settled.at(-1)?.atS ?? 0) - (settled[0]?.atS ?? 0);
-  return bounds.map(({ what, of, share, least }) => {
+  return bounds.map(({ what, of, share, least, unit }) => {
     const points = settled.flatMap((sample): Point[] => {
       const value = of(sample);
       return value === null ? [] : [[sample.atS, value]];
@@ -67,15 +90,15 @@ export function judged(samples: readonly Sample[], fromS: number): Verdict[] {
     const growth = theilSen(points) * spanS;
     const growthMax = Math.max(least, share * middle);
     // Nothing seen is no proof.
-    return { what, median: middle, growth, growthMax, holds: growth <= growthMax };
+    return { what, unit, median: middle, growth, growthMax, holds: growth <= growthMax };
   });
 }
 
 /**
  * The whole way for long at a share of what it can do: memory, open files, ack latency and freshness every 5 s, none of which may grow after the first
- * five minutes, and books that balance in the end. @returns whether all of that holds.
+ * five minutes, and books that balance in the end.
  */
-export async function fleetSoak({ minutes, share, pace }: SoakOptions): Promise<boolean> {
+export async function fleetSoak({ minutes, share, pace }: SoakOptions): Promise<SoakResult> {
   const samplesPerS = share * (pace ?? (await highestPace()));
   const needed = samplesPerS * minutes * 60 * bytesPerSample;
   const { bavail, bsize } = statfsSync(tmpdir());
@@ -94,7 +117,7 @@ export async function fleetSoak({ minutes, share, pace }: SoakOptions): Promise<
   }
 }
 
-async function soaked(run: Fresh, enrolled: readonly Device[], probe: Probe, { samplesPerS, seconds }: { readonly samplesPerS: number; readonly seconds: number }): Promise<boolean> {
+async function soaked(run: Fresh, enrolled: readonly Device[], probe: Probe, { samplesPerS, seconds }: { readonly samplesPerS: number; readonly seconds: number }): Promise<SoakResult> {
   const messagesPerS = samplesPerS / samplesPerFrame / devices;
   const load = waves(Math.round(messagesPerS * seconds), samplesPerFrame, 1);
   const start = new Start(devices);
@@ -105,7 +128,7 @@ async function soaked(run: Fresh, enrolled: readonly Device[], probe: Probe, { s
   probe.start(sampleEveryMs);
   const seen: Array<Omit<Sample, 'freshMs'>> = [];
   const sampling = setInterval(() => {
-    const sample = { atS: (performance.now() - begin) / 1000, memoryMb: privateMemoryMb(run.pid), files: openFiles(run.pid), ackMs: percentile(latencies, 0.99) };
+    const sample = { atS: (performance.now() - begin) / 1000, memoryMb: privateMemoryMb(run.pid), residentMb: residentMemoryMb(run.pid), files: openFiles(run.pid), ackMs: percentile(latencies, 0.99) };
     latencies = [];
     seen.push(sample);
     if (seen.length % 12 === 0) say(`  ${(sample.atS / 60).toFixed(1)} min: ${sample.memoryMb.toFixed(0)} MB without mapped files, ${sample.files} files, ack p99 ${sample.ackMs.toFixed(1)} ms`);
@@ -116,11 +139,17 @@ async function soaked(run: Fresh, enrolled: readonly Device[], probe: Probe, { s
   const fresh = probe.seen.map(({ seenMs, ackedMs }) => ({ atS: (ackedMs - begin) / 1000, ms: Math.max(0, seenMs - ackedMs) }));
   const samples = seen.map((one): Sample => ({ ...one, freshMs: fresh.find(({ atS }) => atS <= one.atS && atS > one.atS - sampleEveryMs / 1000)?.ms ?? null }));
   const verdicts = judged(samples, Math.min(settlingS, seconds / 3));
-  for (const [at, { what, median: middle, growth, growthMax, holds }] of verdicts.entries()) {
-    say(`  ${holds ? 'ok   ' : 'BELOW'} ${what}: median ${middle.toFixed(1)} ${bounds[at]?.unit ?? ''}, grew by ${growth.toFixed(1)} of at most ${growthMax.toFixed(1)}`);
+  for (const { what, unit, median: middle, growth, growthMax, holds } of verdicts) {
+    say(`  ${holds ? 'ok   ' : 'BELOW'} ${what}: median ${middle.toFixed(1)} ${unit}, grew by ${growth.toFixed(1)} of at most ${growthMax.toFixed(1)}`);
   }
+  const all = fresh.map(({ ms }) => ms);
+  const freshMs = { p50: percentile(all, 0.5), p99: percentile(all, 0.99), longest: Math.max(...all) };
+  say(`  freshness of ${all.length} readings: p50 ${freshMs.p50.toFixed(0)} ms, p99 ${freshMs.p99.toFixed(0)} ms, longest ${freshMs.longest.toFixed(0)} ms`);
+  const sent = devices * (load.starts.length - 1) * samplesPerFrame + probe.sent;
   // Throws where the books do not hold exactly what was sent.
-  const dry = await settle(run.server, devices * (load.starts.length - 1) * samplesPerFrame + probe.sent, 600_000);
-  say(`  ok    books balance: ${thousands(devices * (load.starts.length - 1) * samplesPerFrame)} samples of the fleet, each stored once in both stores, ${dry.toFixed(1)} s after the last ack; peak memory ${Math.ceil(peakMemoryMb(run.pid))} MB`);
-  return verdicts.every(({ holds }) => holds);
+  const balancedS = await settle(run.server, sent, 600_000);
+  const peakMb = Math.ceil(peakMemoryMb(run.pid));
+  const diskBytesPerSample = folderBytes(run.dir) / sent;
+  say(`  ok    books balance: ${thousands(sent)} samples, each stored once in both stores, ${balancedS.toFixed(1)} s after the last ack; peak memory ${thousands(peakMb)} MB, the log's pages included; ${diskBytesPerSample.toFixed(2)} bytes of disk a sample`);
+  return { at: new Date().toISOString(), commit: commitOf(), machine: `${cpus()[0]?.model ?? 'unknown'}, ${cpus().length} cores`, minutes: seconds / 60, samplesPerS, samples, verdicts, freshMs, sent, balancedS, peakMb, diskBytesPerSample };
 }

@@ -8,6 +8,7 @@ import { pageOf } from './report-page.js';
 import { say } from './report.js';
 import { scalingPage } from './scaling-page.js';
 import { scaling } from './scaling.js';
+import { soakPage } from './soak-page.js';
 import { k6Missing, k6Program, runScenario, scenarios, scenarioServer } from './scenario.js';
 
 /**
@@ -19,7 +20,7 @@ import { k6Missing, k6Program, runScenario, scenarios, scenarioServer } from './
  */
 const usage = `usage: npm run load -- report [--frames N] [--rounds N] [--seconds N] [--out DIR]
        npm run load -- scaling [--quick] [--out DIR]
-       npm run load -- fleet-soak [--minutes N] [--share 0.7] [--pace SAMPLES_PER_S]
+       npm run load -- fleet-soak [--minutes N] [--share 0.7] [--pace SAMPLES_PER_S] [--out DIR]
        npm run load -- ${scenarios.join('|')}|all [--devices N] [--seconds N]
        npm run load -- hot-paths [--renew [--rounds N]]
 `;
@@ -58,8 +59,12 @@ async function grown(): Promise<void> {
 }
 
 async function soak(): Promise<void> {
-  const held = await fleetSoak({ minutes: above0('minutes', values.minutes), share: above0('share', values.share), pace: values.pace === undefined ? null : above0('pace', values.pace) });
-  if (!held) process.exitCode = 1;
+  const result = await fleetSoak({ minutes: above0('minutes', values.minutes), share: above0('share', values.share), pace: values.pace === undefined ? null : above0('pace', values.pace) });
+  mkdirSync(values.out, { recursive: true });
+  writeFileSync(join(values.out, 'soak.json'), `${JSON.stringify(result)}\n`);
+  writeFileSync(join(values.out, 'soak.html'), soakPage(result));
+  process.stdout.write(`${join(values.out, 'soak.html')}\n`);
+  if (!result.verdicts.every(({ holds }) => holds)) process.exitCode = 1;
 }
 
 async function report(): Promise<void> {

@@ -1,4 +1,5 @@
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 
 /** What Linux tells of the server's process, seen from outside. */
 
@@ -25,6 +26,10 @@ export function logPagesMb(pid: number): number {
 
 /** Resident memory now, of its own and of mapped files, the log's pages included. */
 export const residentMemoryMb = (pid: number): number => statusMb(pid, 'VmRSS');
+
+/** Bytes that the files of a folder take on disk. */
+export const folderBytes = (dir: string): number =>
+  readdirSync(dir, { withFileTypes: true, recursive: true }).filter((entry) => entry.isFile()).reduce((sum, entry) => sum + statSync(join(entry.parentPath, entry.name)).blocks * 512, 0);
 
 /** Files and sockets that it has open. */
 export const openFiles = (pid: number): number => readdirSync(`/proc/${pid}/fd`).length;

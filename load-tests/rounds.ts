@@ -1,4 +1,4 @@
-import { cpuMs, peakMemoryMb } from './process.js';
+import { cpuMs, peakMemoryMb, residentMemoryMb } from './process.js';
 import type { Peer } from './peers/peer.js';
 import { say, thousands } from './report.js';
 
@@ -9,6 +9,8 @@ export interface Run {
   /** CPU of the peer's process for a frame, its start left out, in µs. */
   readonly cpuUs: number;
   readonly peakMb: number;
+  /** Its resident memory over the run, mapped files included: seconds and MB. */
+  readonly memory: ReadonlyArray<readonly [atS: number, mb: number]>;
   readonly frames: number;
 }
 
@@ -34,12 +36,17 @@ export async function inRounds(peers: readonly Peer[], count: number, rounds: nu
   return measured;
 }
 
+const lookEveryMs = 200;
+
 async function runOf(peer: Peer, frames: number): Promise<Run> {
   const running = await peer.start();
   try {
     const before = cpuMs(running.pid);
-    const seconds = await running.feed(frames);
-    return { rate: frames / seconds, cpuUs: ((cpuMs(running.pid) - before) / frames) * 1000, peakMb: peakMemoryMb(running.pid), frames };
+    const begin = performance.now();
+    const memory: Array<readonly [number, number]> = [];
+    const looking = setInterval(() => memory.push([(performance.now() - begin) / 1000, residentMemoryMb(running.pid)]), lookEveryMs);
+    const seconds = await running.feed(frames).finally(() => clearInterval(looking));
+    return { rate: frames / seconds, cpuUs: ((cpuMs(running.pid) - before) / frames) * 1000, peakMb: peakMemoryMb(running.pid), memory, frames };
   } finally {
     await running.end();
   }

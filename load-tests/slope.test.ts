@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { judged, type Sample } from './fleet-soak.js';
 import { scalingPage } from './scaling-page.js';
+import { soakPage } from './soak-page.js';
 import { logLogSlope, median, theilSen, type Point } from './slope.js';
 
 const range = (count: number): number[] => Array.from({ length: count }, (_, at) => at);
@@ -17,7 +18,7 @@ void test('slopes are those that points were made with, outliers or not', () => 
 
 void test('a soak that grows fails by the name of what grew; one that only trembles does not, nor one that settles within its first minutes', () => {
   const steady = (change: (at: number) => Partial<Sample> = () => ({})): Sample[] =>
-    range(360).map((at) => ({ atS: at * 5, memoryMb: 700 + 20 * Math.sin(at), files: 90 + (at % 3), ackMs: 12 + (at % 7), freshMs: 300 + 80 * Math.cos(at), ...change(at) }));
+    range(360).map((at) => ({ atS: at * 5, memoryMb: 700 + 20 * Math.sin(at), residentMb: 900 + at, files: 90 + (at % 3), ackMs: 12 + (at % 7), freshMs: 300 + 80 * Math.cos(at), ...change(at) }));
   const failing = (samples: readonly Sample[]): string[] => judged(samples, 300).filter(({ holds }) => !holds).map(({ what }) => what);
   assert.deepEqual(failing(steady()), []);
   assert.deepEqual(failing(steady((at) => ({ memoryMb: at < 60 ? 300 + at * 7 : 720 }))), []);
@@ -37,4 +38,19 @@ void test('the page of growths is whole by itself, names what is too steep, and 
   for (const shown of ['<b>2.00</b> too steep', '<b>0.99</b></td>', 'a &lt;steep> one', 'commit abc']) assert.ok(page.includes(shown), shown);
   const data = /const data = (\[.*\]);/.exec(page)?.[1] ?? '';
   assert.deepEqual((JSON.parse(data) as Array<{ points: unknown }>)[0]?.points, points);
+});
+
+void test('the page of a soak is whole by itself, shows what was judged and every moment, and breaks on no name', () => {
+  const sample = { atS: 5, memoryMb: 700, residentMb: 900, files: 90, ackMs: 12, freshMs: null };
+  const page = soakPage({
+    at: '2026-01-01T00:00:00.000Z', commit: 'abc', machine: 'a </script> cpu', minutes: 1, samplesPerS: 1000, samples: [sample, { ...sample, atS: 10, freshMs: 345 }],
+    verdicts: [{ what: 'mem<ory', unit: 'MB', median: 700.04, growth: 50.06, growthMax: 35, holds: false }, { what: 'descriptors', unit: '', median: 90, growth: 0, growthMax: 3, holds: true }],
+    freshMs: { p50: 300, p99: 900, longest: 1234 }, sent: 60_001, balancedS: 4.56, peakMb: 1100, diskBytesPerSample: 8.765,
+  });
+  assert.doesNotMatch(page, /(src|href)="(?!data:)/, 'nothing is loaded from elsewhere');
+  assert.doesNotMatch(page, /mem<ory|a <\/script> cpu/);
+  for (const shown of ['<b>50.1</b> too much', '<b>0.0</b></td>', '60,001 samples', 'longest 1234 ms', '8.77 bytes', 'commit abc']) assert.ok(page.includes(shown), shown);
+  const data = JSON.parse(/const data = (\{.*\});/.exec(page)?.[1] ?? '') as { minutes: unknown; plots: Array<{ series: Array<{ values: unknown }> }> };
+  assert.deepEqual(data.minutes, [5 / 60, 10 / 60]);
+  assert.deepEqual(data.plots.map(({ series }) => series[0]?.values), [[700, 700], [90, 90], [12, 12], [null, 345]]);
 });

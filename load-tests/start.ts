@@ -1,6 +1,5 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { freePort } from '../tests/program.js';
@@ -8,7 +7,7 @@ import { fill } from './aggregate.js';
 import { withDoorAlone } from './door-process.js';
 import { sendAll } from './generator.js';
 import { heartRate, message, reading, readings, waves } from './loads.js';
-import { cpuMs } from './process.js';
+import { cpuMs, folderBytes } from './process.js';
 import { say, thousands, type Row } from './report.js';
 import { spreadOf } from './rounds.js';
 import { enrol, fresh, settle, tokenOf, type Device } from './server.js';
@@ -61,10 +60,6 @@ export async function start(quick: boolean, sizeGb: number | null): Promise<Row[
   } finally {
     await run.end();
   }
-}
-
-function folderBytes(dir: string): number {
-  return readdirSync(dir, { withFileTypes: true, recursive: true }).filter((entry) => entry.isFile()).reduce((sum, entry) => sum + statSync(join(entry.parentPath, entry.name)).blocks * 512, 0);
 }
 
 /** By the program's own writers: the door for the log, the store's own file for the rows. */

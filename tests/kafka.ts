@@ -55,7 +55,9 @@ export interface KafkaOptions {
 }
 
 const servers = fileURLToPath(new URL('../../tests/servers/', import.meta.url));
-const jars = join(servers, '.cache', 'kafka-4.1.0');
+/** As servers/kafka/pom.xml has it. */
+export const kafkaVersion = '4.1.0';
+const jars = join(servers, '.cache', `kafka-${kafkaVersion}`);
 const clients = ['@confluentinc/kafka-javascript', '@platformatic/kafka'];
 const startMs = 120_000;
 

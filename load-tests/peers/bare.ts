@@ -1,6 +1,6 @@
 import { sendAll } from '../generator.js';
 import { readings } from '../loads.js';
-import { folderOf, killed, sink, type Peer } from './peer.js';
+import { folderOf, killed, libraryVersion, ownPackage, sink, type Peer } from './peer.js';
 
 export interface BareSink {
   readonly ingest: string;
@@ -27,6 +27,7 @@ export const bare: Peer = {
   name: 'bare uWebSockets + LMDB sink',
   guarantees: { acked: 'when it is flushed to disk', durable: 'yes', encrypted: 'no', checked: 'no; anonymous' },
   missing: () => null,
+  versions: () => ['uWebSockets.js', 'lmdb'].map((name) => libraryVersion(name, ownPackage)).join(', '),
   start: async () => {
     const run = await bareSink();
     const feed = async (count: number): Promise<number> => (await sendAll(run.ingest, 'none', readings(count, 1))).seconds;

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { freePort } from '../../tests/program.js';
 import { heartRate, perMinute } from '../loads.js';
 import { framed, openRaw } from '../wire.js';
-import { folderOf, killed, listening, programOf, survivorsOf, type Peer, type RunningPeer } from './peer.js';
+import { folderOf, killed, listening, programOf, programVersion, survivorsOf, type Peer, type RunningPeer } from './peer.js';
 
 export const bentoConnections = 50;
 /** Messages of one connection on their way. Bento takes the next one of a connection when it has answered the one before, so more would only wait. */
@@ -20,6 +20,7 @@ export const bento: Peer = {
   name: `Bento, ${bentoConnections} connections, WebSocket to file`,
   guarantees: { acked: 'one by one when the line is written, not flushed', durable: 'over kill -9; not over a power cut; resending doubles', encrypted: 'AES-256 with one key and one nonce for all', checked: 'range of the value; anonymous' },
   missing: () => (program() === null ? 'bento is not on the path (a binary of its releases; it is not had from the Go module proxy)' : null),
+  versions: () => `bento ${programVersion(program(), ['--version'], /Version: (\S+)/)}`,
   start,
 };
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { makeCertificate, withoutOpenssl } from '../../tests/certificate.js';
 import { bytes, path, type Grpc } from './grpc-wire.js';
-import { folderOf, killed, library, notInstalled, payloads, sink, windowed, type Peer, type RunningPeer } from './peer.js';
+import { folderOf, killed, library, libraryVersion, notInstalled, payloads, sink, windowed, type Peer, type RunningPeer } from './peer.js';
 
 /** One client stream of `@grpc/grpc-js` into a server that counts, as fast as the stream takes frames. */
 export function grpcStream(tls: boolean): Peer {
@@ -9,6 +9,7 @@ export function grpcStream(tls: boolean): Peer {
     name: `gRPC client stream${tls ? ' over TLS' : ''}`,
     guarantees: { acked: 'one answer at the end of the stream', durable: 'no: frames are counted and dropped', encrypted: tls ? 'on the wire' : 'no', checked: 'no; anonymous' },
     missing: () => (library<Grpc>('@grpc/grpc-js') === null ? notInstalled('@grpc/grpc-js') : tls && withoutOpenssl !== false ? withoutOpenssl : null),
+    versions: () => libraryVersion('@grpc/grpc-js'),
     start: () => start(tls),
   };
 }

@@ -1,5 +1,5 @@
-import { kafkaServerMissing, startKafka } from '../../tests/kafka.js';
-import { library, notInstalled, payloads, survivorsOf, windowed, type Peer, type RunningPeer } from './peer.js';
+import { kafkaServerMissing, kafkaVersion, startKafka } from '../../tests/kafka.js';
+import { library, libraryVersion, notInstalled, payloads, survivorsOf, windowed, type Peer, type RunningPeer } from './peer.js';
 
 interface Producer {
   connect(options: object, connected: (error: Error | null) => void): void;
@@ -25,6 +25,7 @@ export const kafkaDirect: Peer = {
   name: 'Apache Kafka, one broker, acks=all',
   guarantees: { acked: 'when the broker has it in memory (page cache)', durable: 'over kill -9; over a power cut only with more brokers', encrypted: 'no', checked: 'no; anonymous' },
   missing: () => (library<Client>(clientName) === null ? notInstalled(clientName) : kafkaServerMissing()),
+  versions: () => `kafka ${kafkaVersion}, ${libraryVersion(clientName)}`,
   start,
 };
 

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort } from '../../tests/program.js';
-import { folderOf, killed, library, listening, notInstalled, payloads, programOf, survivorsOf, windowed, type Peer, type RunningPeer } from './peer.js';
+import { folderOf, killed, library, libraryVersion, listening, notInstalled, payloads, programOf, programVersion, survivorsOf, windowed, type Peer, type RunningPeer } from './peer.js';
 
 type Qos = 0 | 1 | 2;
 
@@ -28,6 +28,7 @@ export function mosquitto(qos: Qos): Peer {
     name: `Mosquitto QoS ${qos}`,
     guarantees: { acked: acked[qos], durable: 'no: its database is written every half hour and at a clean stop', encrypted: 'no', checked: 'no; anonymous' },
     missing: () => (program() === null ? 'mosquitto is not installed (Debian: apt-get install mosquitto)' : library<Mqtt>('mqtt') === null ? notInstalled('the mqtt client') : null),
+    versions: () => `mosquitto ${programVersion(program(), ['-h'], /version (\S+)/)}, ${libraryVersion('mqtt')}`,
     start: () => start(qos),
   };
 }

@@ -1,7 +1,8 @@
+import { readFileSync } from 'node:fs';
 import { sendAll } from '../generator.js';
 import { readings } from '../loads.js';
 import { enrol, fresh, settle, tokenOf, type Device } from '../server.js';
-import { survivorsOf, type Peer, type RunningPeer } from './peer.js';
+import { ownPackage, survivorsOf, type Peer, type RunningPeer } from './peer.js';
 
 /** This program, started as a user starts it, every setting at its default; a speed is told only after both stores were counted. */
 export function ours(framesPerMessage: number): Peer {
@@ -9,6 +10,7 @@ export function ours(framesPerMessage: number): Peer {
     name: `SPaMeR, ${framesPerMessage} frame${framesPerMessage === 1 ? '' : 's'} a message`,
     guarantees: { acked: 'when it is flushed to disk', durable: 'yes', encrypted: 'at rest, under the key of the patient', checked: 'device token, schema, duplicates; then range, time, study policy' },
     missing: () => null,
+    versions: () => `spamer ${(JSON.parse(readFileSync(ownPackage, 'utf8')) as { version: string }).version}`,
     start: () => start(framesPerMessage),
   };
 }

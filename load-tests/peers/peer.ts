@@ -1,10 +1,10 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -28,6 +28,8 @@ export interface Peer {
   readonly countMax?: number;
   /** Why it can't run here, and what would help; null: it can. */
   missing(): string | null;
+  /** Of what runs and of the client that feeds it; asked only where nothing is missing. */
+  versions(): string;
   start(): Promise<RunningPeer>;
 }
 
@@ -68,6 +70,7 @@ export function windowed(count: number, send: (index: number, done: (error?: Err
   });
 }
 
+export const ownPackage = fileURLToPath(new URL('../../../package.json', import.meta.url));
 const serversPackage = fileURLToPath(new URL('../../../tests/servers/package.json', import.meta.url));
 
 /** A client library of tests/servers, which the default install leaves out; null: not installed. */
@@ -77,6 +80,18 @@ export function library<Library>(name: string): Library | null {
   } catch {
     return null;
   }
+}
+
+/** Name and version of an installed library, by its own package.json; `from` is a package.json beside whose node_modules it lies. */
+export function libraryVersion(name: string, from = serversPackage): string {
+  const { version } = JSON.parse(readFileSync(join(dirname(from), 'node_modules', name, 'package.json'), 'utf8')) as { version: string };
+  return `${name} ${version}`;
+}
+
+/** What a program says first when it is asked for its version: `pattern`'s group of it. */
+export function programVersion(program: string | null, args: readonly string[], pattern: RegExp): string {
+  const { stdout, stderr } = spawnSync(program ?? '', args, { encoding: 'utf8' });
+  return pattern.exec(`${stdout}${stderr}`)?.[1] ?? 'unknown';
 }
 
 export const notInstalled = (name: string): string => `${name} is not installed (npm ci --prefix tests/servers)`;

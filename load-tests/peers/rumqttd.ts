@@ -3,7 +3,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort } from '../../tests/program.js';
-import { folderOf, killed, listening, payloads, programOf, survivorsOf, type Peer, type RunningPeer } from './peer.js';
+import { folderOf, killed, listening, payloads, programOf, programVersion, survivorsOf, type Peer, type RunningPeer } from './peer.js';
 import { RawMqtt } from './raw-mqtt.js';
 
 const program = (): string | null => programOf(['rumqttd', join(homedir(), '.cargo', 'bin', 'rumqttd')], ['--version']);
@@ -16,6 +16,7 @@ export const rumqttd: Peer = {
   name: 'rumqttd QoS 1, raw client',
   guarantees: { acked: 'PUBACK when the broker has it in memory', durable: 'no: it writes nothing to disk', encrypted: 'no', checked: 'no; anonymous' },
   missing: () => (program() === null ? 'rumqttd is not installed (cargo install rumqttd)' : null),
+  versions: () => `rumqttd ${programVersion(program(), ['--version'], /rumqttd (\S+)/)}`,
   start,
 };
 
