@@ -36,6 +36,8 @@ export interface RecordSettings {
   readonly bucketUs: number;
   /** How long after a bucket's end an idle partition may still bring blocks of it. */
   readonly graceUs: number;
+  /** A partition that has brought nothing for so long is not waited for: its chunks are closed before their bucket ends. */
+  readonly quietMs: number;
   /** Plain bytes in one partition's open chunks; above it all of them are closed. */
   readonly openBytesMax: number;
 }
@@ -45,6 +47,8 @@ export const recordDefaults = {
   chunkTopic: 'pmr.chunks',
   bucketUs: 5_000_000,
   graceUs: 250_000,
+  // Longer than from one frame to the next of a lone monitor that sends every second, however its network trembles.
+  quietMs: 1500,
   openBytesMax: 8 * 1024 * 1024,
 } as const;
 
@@ -89,8 +93,9 @@ interface OpenPartition {
   /** Read position, and the consumed offset as last committed. */
   position: number;
   consumed: number;
-  /** On the clock that only grows, when the bucket was opened. */
+  /** On the clock that only grows, when the bucket was opened, and when records were last read. */
   openedMs: number;
+  readMs: number;
 }
 
 /** Validate, then encrypt: vitals.raw to pmr.chunks. State tables: `devices`, `ledger`, both keyed by device. */
@@ -129,6 +134,7 @@ export class RecordWork implements StageWork {
 
   async process(partition: number, records: readonly StoredRecord[], signal: AbortSignal): Promise<Outcome | null> {
     const open = this.#open(partition, records[0]?.offset ?? 0);
+    open.readMs = this.#clock.elapsedMs();
     const closed: OpenChunk[] = [];
     const found = records.map((record) => ({ record, block: readBlock(record) }));
     await this.#vault.expect({ open: found.flatMap(({ block }) => (block === null ? [] : [block.sealed])) });
@@ -144,7 +150,7 @@ export class RecordWork implements StageWork {
 
   async idle(partition: number): Promise<Outcome | null> {
     const open = this.#partitions.get(partition);
-    if (open === undefined || open.chunks.size === 0 || !this.#bucketIsOver(open)) return null;
+    if (open === undefined || open.chunks.size === 0 || !this.#isOver(open)) return null;
     const closed: OpenChunk[] = [];
     await this.#closeAll(open, closed);
     return this.#outcome(partition, open, closed);
@@ -157,7 +163,7 @@ export class RecordWork implements StageWork {
   #open(partition: number, position: number): OpenPartition {
     let open = this.#partitions.get(partition);
     if (open === undefined) {
-      open = { chunks: new Map(), bucket: -Infinity, bytes: 0, position, consumed: position, openedMs: 0 };
+      open = { chunks: new Map(), bucket: -Infinity, bytes: 0, position, consumed: position, openedMs: 0, readMs: 0 };
       this.#partitions.set(partition, open);
     }
     return open;
@@ -173,10 +179,12 @@ export class RecordWork implements StageWork {
     return Math.floor(receivedAt / this.#settings.bucketUs);
   }
 
-  #bucketIsOver(open: OpenPartition): boolean {
-    const { bucketUs, graceUs } = this.#settings;
+  /** Whether what is open has waited long enough for more. */
+  #isOver(open: OpenPartition): boolean {
+    const { bucketUs, graceUs, quietMs } = this.#settings;
+    const elapsedMs = this.#clock.elapsedMs();
     // The second clock, so that a wall clock set back cannot hold a chunk open.
-    return this.#clock.now() >= (open.bucket + 1) * bucketUs + graceUs || this.#clock.elapsedMs() - open.openedMs >= (bucketUs + graceUs) / 1000;
+    return this.#clock.now() >= (open.bucket + 1) * bucketUs + graceUs || elapsedMs - open.openedMs >= (bucketUs + graceUs) / 1000 || elapsedMs - open.readMs >= quietMs;
   }
 
   async #take(partition: number, open: OpenPartition, record: StoredRecord, block: Block | null, closed: OpenChunk[], behind: boolean): Promise<void> {

@@ -2,11 +2,13 @@ import assert from 'node:assert/strict';
 import { inflateRawSync } from 'node:zlib';
 import { test, type TestContext } from 'node:test';
 import { SpamerError } from '../core/errors.js';
-import { uuidBytes, uuidText, type DeviceId, type PatientId } from '../core/ids.js';
+import { micros, uuidBytes, uuidText, type DeviceId, type PatientId } from '../core/ids.js';
+import { silentJournal } from '../core/journal.js';
 import { decode, encodeBody } from '../schemas/codec.js';
 import { decodeChunkContent, decodeFrameBodies, samplesOf, type DecodedFrame } from '../schemas/frames.js';
 import type { ChunkedLedger, SettledLedger } from './ledger.js';
-import { ecg, FakeCustodian, fakeId, frame, heartRate, MemoryLog, newVault, perMinute, rig, sealBlock, start, wave, type Rig } from './testing.js';
+import { recordDefaults, RecordWork } from './record-stage.js';
+import { ecg, FakeCustodian, fakeId, frame, heartRate, MemoryLog, newVault, perMinute, rig, sealBlock, start, validateSettings, wave, type Rig } from './testing.js';
 
 const partitions = 3;
 const openPolicy = { signals: 'all', waveforms: true };
@@ -164,6 +166,35 @@ test('[ONCE] of what waited a step makes one chunk of a device; of what comes in
   assert.deepEqual([w, inTime].map(({ log }) => log.all('pmr.chunks').length), [1, 20]);
   assert.deepEqual(await recorded(w, w.beds[0]!.device), await recorded(inTime, w.beds[0]!.device));
   await exact(w);
+});
+
+test('a chunk is closed when its bucket ends, or sooner when nothing has come for a while, and not while blocks come', async () => {
+  const w = ward(1);
+  const [bed] = w.beds as [Ward['beds'][number]];
+  for (let block = 0; block < 4; block++) await send(w, bed, 1);
+  const time = { us: w.log.rows('vitals.raw', bed.partition)[0]!.timeUs, ms: 1000 };
+  const clock = { now: () => micros(time.us), elapsedMs: () => time.ms };
+  const work = new RecordWork(w.log.writerOf('record'), newVault(w.custodian), clock, { ...recordDefaults, validate: validateSettings }, silentJournal);
+  const pass = async (ms: number): Promise<number | null> => {
+    time.ms += ms;
+    time.us += ms * 1000;
+    const outcome = await work.idle(bed.partition);
+    outcome?.committed([]);
+    return outcome?.transaction.records.length ?? null;
+  };
+  const take = (from: number, to: number): Promise<unknown> => work.process(bed.partition, w.log.rows('vitals.raw', bed.partition).slice(from, to), new AbortController().signal);
+  await take(0, 1);
+  assert.equal(await pass(1400), null);
+  await take(1, 2);
+  assert.equal(await pass(1499), null, 'less than the quiet since the last block');
+  assert.equal(await pass(1), 1, 'one chunk of both blocks');
+  assert.equal(work.stats.blocks, 2);
+  assert.equal(await pass(60_000), null, 'nothing is open');
+  // Whatever the wall clock says: the quiet is told by the clock that only grows.
+  time.us = w.log.rows('vitals.raw', bed.partition)[0]!.timeUs - 3_600_000_000;
+  await take(2, 4);
+  assert.deepEqual([await pass(1499), await pass(1)], [null, 1]);
+  assert.equal(work.openBlocks, 0);
 });
 
 test('[ANON] nothing leaves before the group reaches k; then everything does, once, in both studies', async (t) => {
