@@ -7,8 +7,8 @@ import type {
   SignalSummary, TimeBasis,
 } from './analytics.js';
 import { cellsOf, type RawCell } from './cells.js';
-import { DuckFile, append, type DuckSettings, type Migration, type Parameters, type ParameterTypes, type Read, type Row } from './duckdb-file.js';
-import { progressTables, readOffsets, readSetAside, writeProgress } from './duckdb-progress.js';
+import { DuckFile, append, type DuckSettings, type Migration, type Parameters, type ParameterTypes, type Read, type Row, type Width } from './duckdb-file.js';
+import { Offsets, progressTables, readOffsets, readSetAside } from './duckdb-progress.js';
 import { buryRows, readTombstones, tombstonesTable } from './duckdb-tombstones.js';
 import { seriesKey } from './series.js';
 import type { Batch, Page, SetAside } from './store.js';
@@ -34,6 +34,9 @@ interface KnownSeries {
 }
 
 const seriesColumns = 's.study, s.policy, s.pseudonym, s.grp, s.basis, s.year, s.code, s.unit';
+
+/** Samples of a table from which on reads of it are wide: one thread goes through them within some ten milliseconds. */
+const wideFrom = 1_000_000;
 
 /** Samples of one page of runs, whatever its number of rows. */
 const pageSamplesMax = 1_000_000;
@@ -61,6 +64,12 @@ interface Condition {
 interface TimeColumns {
   readonly first: string;
   readonly last: string;
+}
+
+interface PageSource {
+  readonly select: string;
+  readonly time: TimeColumns;
+  readonly width: Width;
 }
 
 const numericTimes: TimeColumns = { first: 't.t_us', last: 't.t_us' };
@@ -151,10 +160,13 @@ export async function openDuckDbAnalytics(settings: DuckSettings): Promise<Analy
 
 class DuckDbAnalytics implements AnalyticsStore {
   #file!: DuckFile;
+  readonly #offsets = new Offsets();
   readonly #series = new Map<string, KnownSeries>();
   /** Those of `#series` by what a reader gives all records of a series, which is found sooner than by its name. */
   #placed = new WeakMap<Series, KnownSeries>();
   readonly #tombstones = new Tombstones();
+  /** Samples that the tables hold, or held before a burial. */
+  #held = { numerics: 0, runs: 0 };
   #nextId = 1;
   #turn: Promise<void> = Promise.resolve();
 
@@ -199,14 +211,19 @@ class DuckDbAnalytics implements AnalyticsStore {
     const fresh = new Map<string, KnownSeries>();
     const placed = batch.rows.filter(({ series }) => !this.#tombstones.has(series)).map((row) => ({ row, known: this.#place(row.series, fresh) }));
     await this.#file.transaction(async (connection) => {
-      await writeProgress(connection, batch.progress, batch.setAside);
+      await this.#offsets.write(connection, batch.progress, batch.setAside);
       await writeSeries(connection, [...fresh.values()]);
       await writeNumerics(connection, placed.filter(isNumeric));
       await writeRuns(connection, placed.filter(isRun));
     });
+    this.#offsets.committed(batch.progress);
     for (const [key, known] of fresh) this.#series.set(key, known);
     this.#nextId += fresh.size;
-    for (const { row, known } of placed) known.samples += row.kind === 'run' ? row.samples.length : row.values.length;
+    for (const { row, known } of placed) {
+      const samples = row.kind === 'run' ? row.samples.length : row.values.length;
+      known.samples += samples;
+      this.#held[row.kind === 'run' ? 'runs' : 'numerics'] += samples;
+    }
   }
 
   async #bury(tombstones: readonly Tombstone[]): Promise<readonly Buried[]> {
@@ -229,7 +246,7 @@ class DuckDbAnalytics implements AnalyticsStore {
     const rows = await this.#file.rows(`
       SELECT s.study, s.pseudonym, s.code, sum(c.n)::BIGINT AS samples FROM series s JOIN (
         SELECT series, count(*) AS n FROM numerics GROUP BY series UNION ALL SELECT series, sum(len(samples)) AS n FROM runs GROUP BY series
-      ) c ON c.series = s.id GROUP BY ALL ORDER BY ALL`);
+      ) c ON c.series = s.id GROUP BY ALL ORDER BY ALL`, {}, {}, this.#width('numerics', 'runs'));
     return rows.map((row) => ({ study: String(row['study']), pseudonym: String(row['pseudonym']), code: Number(row['code']), samples: Number(row['samples']) }));
   }
 
@@ -247,7 +264,7 @@ class DuckDbAnalytics implements AnalyticsStore {
       SELECT s.study, s.code, s.unit, s.basis, count(DISTINCT s.pseudonym) AS patients, sum(c.readings)::BIGINT AS readings, sum(c.waves)::BIGINT AS waves
       FROM series s JOIN (
         SELECT series, count(*) AS readings, 0 AS waves FROM numerics GROUP BY series UNION ALL SELECT series, 0 AS readings, sum(n) AS waves FROM runs GROUP BY series
-      ) c ON c.series = s.id WHERE s.study = $study GROUP BY s.study, s.code, s.unit, s.basis ORDER BY ALL`, { study }, { study: VARCHAR });
+      ) c ON c.series = s.id WHERE s.study = $study GROUP BY s.study, s.code, s.unit, s.basis ORDER BY ALL`, { study }, { study: VARCHAR }, this.#width('numerics', 'runs'));
     return rows.map((row) => ({
       study: String(row['study']), code: Number(row['code']), unit: Number(row['unit']), basis: row['basis'] as TimeBasis,
       patients: Number(row['patients']), readings: Number(row['readings']), waveSamples: Number(row['waves']),
@@ -256,16 +273,17 @@ class DuckDbAnalytics implements AnalyticsStore {
 
   numerics(query: PageQuery): Promise<Page<NumericRow>> {
     const columns = 't.t_us, t.value, t.src_part, t.src_offset, t.src_index';
-    return this.#page(query, `SELECT ${seriesColumns}, ${columns} FROM numerics t JOIN series s ON s.id = t.series`, numericTimes, () => 1, (row) => ({
+    const source = { select: `SELECT ${seriesColumns}, ${columns} FROM numerics t JOIN series s ON s.id = t.series`, time: numericTimes, width: this.#width('numerics') };
+    return this.#page(query, source, () => 1, (row) => ({
       ...seriesOfRow(row), tUs: Number(row['t_us']), value: Number(row['value']),
     }));
   }
 
   runs(query: PageQuery): Promise<Page<RunRow>> {
     const columns = 't.t0_us, t.period_ns, t.scale, t.value_offset, t.samples, t.src_part, t.src_offset, 0 AS src_index';
-    const source = `SELECT ${seriesColumns}, ${columns} FROM (SELECT *, 0 AS src_index FROM runs) t JOIN series s ON s.id = t.series`;
+    const select = `SELECT ${seriesColumns}, ${columns} FROM (SELECT *, 0 AS src_index FROM runs) t JOIN series s ON s.id = t.series`;
     // Compared with the beginning of a range is the last sample, so that a run that reaches into the range is found.
-    return this.#page(query, source, runTimes, (row) => (row['samples'] as number[]).length, (row) => ({
+    return this.#page(query, { select, time: runTimes, width: this.#width('runs') }, (row) => (row['samples'] as number[]).length, (row) => ({
       ...seriesOfRow(row), t0Us: Number(row['t0_us']), periodNs: Number(row['period_ns']), scale: Number(row['scale']), offset: Number(row['value_offset']),
       samples: row['samples'] as number[],
     }));
@@ -280,7 +298,7 @@ class DuckDbAnalytics implements AnalyticsStore {
       parameters[`by${index}`] = name;
       types[`by${index}`] = VARCHAR;
     });
-    const rows = await this.#file.rows(aggregateSql(query), parameters, types);
+    const rows = await this.#file.rows(aggregateSql(query), parameters, types, this.#width(query.of === 'numerics' ? 'numerics' : 'runs'));
     if (rows.length > 100_000) throw new SpamerError('too_large', 'there are too many cells', { where: 'by' });
     return cellsOf(rows.map((row) => rawCell(row, query.by)), query.minCell);
   }
@@ -289,16 +307,20 @@ class DuckDbAnalytics implements AnalyticsStore {
     return this.#file.close();
   }
 
-  async #page<Out>(query: PageQuery, select: string, time: TimeColumns, weight: (row: Row) => number, convert: (row: Row) => Out): Promise<Page<Out>> {
+  #width(...tables: ReadonlyArray<'numerics' | 'runs'>): Width {
+    return tables.reduce((samples, table) => samples + this.#held[table], 0) < wideFrom ? 'narrow' : 'wide';
+  }
+
+  async #page<Out>(query: PageQuery, { select, time, width }: PageSource, weight: (row: Row) => number, convert: (row: Row) => Out): Promise<Page<Out>> {
     const condition = conditionOf(query, time);
     const after = afterCursor(query.cursor);
     const limit = pageLimit(query.limit);
     const rows: Out[] = [];
     let [next, samples]: [string | null, number] = [null, 0];
     let last = '';
+    const sql = `${select} WHERE ${condition.sql} AND ${after.sql} ORDER BY t.src_part, t.src_offset, t.src_index LIMIT $limit`;
     await this.#file.stream(
-      `${select} WHERE ${condition.sql} AND ${after.sql} ORDER BY t.src_part, t.src_offset, t.src_index LIMIT $limit`,
-      { ...condition.parameters, ...after.parameters, limit: BigInt(limit + 1) }, { ...condition.types, ...after.types, limit: BIGINT },
+      { sql, parameters: { ...condition.parameters, ...after.parameters, limit: BigInt(limit + 1) }, types: { ...condition.types, ...after.types, limit: BIGINT }, width },
       (row) => {
         samples += weight(row);
         if (rows.length === limit || (rows.length > 0 && samples > pageSamplesMax)) {
@@ -331,15 +353,20 @@ class DuckDbAnalytics implements AnalyticsStore {
     this.#series.clear();
     this.#placed = new WeakMap();
     this.#nextId = 1;
+    await this.#offsets.load(read);
     this.#tombstones.clear();
     this.#tombstones.add(await readTombstones(read));
     const rows = await read(`
-      SELECT s.*, coalesce(c.n, 0)::BIGINT AS samples FROM series s LEFT JOIN (SELECT series, sum(n) AS n FROM (
-        SELECT series, count(*) AS n FROM numerics GROUP BY series UNION ALL SELECT series, sum(n) AS n FROM runs GROUP BY series
+      SELECT s.*, coalesce(c.readings, 0)::BIGINT AS readings, coalesce(c.waves, 0)::BIGINT AS waves FROM series s LEFT JOIN (SELECT series, sum(readings) AS readings, sum(waves) AS waves FROM (
+        SELECT series, count(*) AS readings, 0 AS waves FROM numerics GROUP BY series UNION ALL SELECT series, 0 AS readings, sum(n) AS waves FROM runs GROUP BY series
       ) GROUP BY series) c ON c.series = s.id ORDER BY s.id`);
+    this.#held = { numerics: 0, runs: 0 };
     for (const row of rows) {
       const series = seriesOfRow(row);
-      this.#series.set(seriesKey(series), { id: Number(row['id']), series, samples: Number(row['samples']) });
+      const [readings, waves] = [Number(row['readings']), Number(row['waves'])];
+      this.#series.set(seriesKey(series), { id: Number(row['id']), series, samples: readings + waves });
+      this.#held.numerics += readings;
+      this.#held.runs += waves;
       this.#nextId = Number(row['id']) + 1;
     }
   }

@@ -4,7 +4,7 @@ import { limits } from '../core/limits.js';
 import type { ConsumedOffset } from '../log/log.js';
 import { ChunkFile, type Place } from './chunk-file.js';
 import { DuckFile, append, type DuckSettings, type Migration, type Parameters, type ParameterTypes, type Read, type Row } from './duckdb-file.js';
-import { progressTables, readOffsets, readSetAside, writeProgress } from './duckdb-progress.js';
+import { Offsets, progressTables, readOffsets, readSetAside } from './duckdb-progress.js';
 import type { ChunkQuery, ChunkRecord, DeviceCount, PmrStore } from './pmr.js';
 import type { Batch, Page, SetAside } from './store.js';
 
@@ -90,6 +90,7 @@ export async function openDuckDbPmr(settings: DuckSettings): Promise<PmrStore> {
 class DuckDbPmr implements PmrStore {
   #file!: DuckFile;
   #chunks!: ChunkFile;
+  readonly #offsets = new Offsets();
   readonly #totals = new Map<string, DeviceCount>();
   /** Where the messages of committed rows end. */
   #end = 0;
@@ -123,15 +124,16 @@ class DuckDbPmr implements PmrStore {
     await this.#file.ready();
     const places = await this.#chunks.append(this.#end, batch.rows.map(({ message }) => message));
     await this.#file.transaction(async (connection) => {
-      await writeProgress(connection, batch.progress, batch.setAside);
+      await this.#offsets.write(connection, batch.progress, batch.setAside);
       await writeChunks(connection, batch.rows, places);
     });
+    this.#offsets.committed(batch.progress);
     this.#end = endOf(places, this.#end);
     for (const { device, counts } of batch.rows) for (const { code, samples } of counts) this.#count({ device, code, samples });
   }
 
   async pmrCounts(): Promise<readonly DeviceCount[]> {
-    return (await this.#file.rows(countsQuery)).map(countOf);
+    return (await this.#file.rows(countsQuery, {}, {}, 'wide')).map(countOf);
   }
 
   pmrTotals(): Promise<readonly DeviceCount[]> {
@@ -143,9 +145,9 @@ class DuckDbPmr implements PmrStore {
     const limit = Math.max(1, Math.min(query.limit ?? 100, limits.pageRowsMax));
     const found: Array<{ readonly header: Header; readonly place: Place }> = [];
     let [next, bytes]: [string | null, number] = [null, 0];
+    const page = `SELECT ${headerColumns} FROM chunks WHERE ${sql} ORDER BY time_first, src_part, src_offset LIMIT $limit`;
     await this.#file.stream(
-      `SELECT ${headerColumns} FROM chunks WHERE ${sql} ORDER BY time_first, src_part, src_offset LIMIT $limit`,
-      { ...parameters, limit: BigInt(limit + 1) }, { ...types, limit: BIGINT },
+      { sql: page, parameters: { ...parameters, limit: BigInt(limit + 1) }, types: { ...types, limit: BIGINT }, width: 'narrow' },
       (row) => {
         const [header, place] = [headerOf(row), placeOf(row)];
         bytes += place.bytes;
@@ -191,6 +193,7 @@ class DuckDbPmr implements PmrStore {
 
   async #load(read: Read): Promise<void> {
     this.#totals.clear();
+    await this.#offsets.load(read);
     for (const row of await read(countsQuery)) this.#count(countOf(row));
     this.#end = Number((await read('SELECT coalesce(max(file_at + file_bytes), 0) AS bytes FROM chunks'))[0]?.['bytes'] ?? 0);
     await this.#chunks.holds(this.#end);

@@ -76,6 +76,77 @@ void test('[ONCE] [DURABLE] killed in the middle of commits, every record is sto
   assert.ok(before > 0, 'nothing was ever stored');
 });
 
+void test('a store has one thread but while a wide read runs, and nothing else of its configuration can be changed', async (t) => {
+  const folder = await folderOf(t);
+  const file = await DuckFile.open({ ...duckDefaults, path: join(folder, 'a.duckdb'), threads: 3 }, [{ statements: ['CREATE TABLE a (n INTEGER)'] }], async () => undefined);
+  t.after(() => file.close());
+  const setting = `SELECT current_setting('threads')::INTEGER AS n`;
+  const threads = async (width: 'narrow' | 'wide'): Promise<unknown> => (await file.rows(setting, {}, {}, width))[0]?.['n'];
+  assert.equal(await threads('narrow'), 1);
+  assert.equal(await threads('wide'), 3);
+  assert.equal(await threads('narrow'), 1, 'the wide read is over');
+  // A wide read that is under way keeps them, whatever begins and ends meanwhile.
+  const seen: unknown[] = [];
+  await Promise.all([
+    file.rows('SELECT count(*) AS n FROM range(30000000) a WHERE hash(a.range) % 7 = 0', {}, {}, 'wide'),
+    (async () => { for (let times = 0; times < 5; times++) seen.push(await threads('wide'), await threads('narrow')); })(),
+  ]);
+  assert.deepEqual(seen.slice(0, 2), [3, 3]);
+  assert.equal(await threads('narrow'), 1);
+  await assert.rejects(file.rows('SELECT nothing FROM nowhere', {}, {}, 'wide'), isCode('store_failed'));
+  assert.equal(await threads('narrow'), 1, 'a wide read that failed is over too');
+  await file.transaction(async (connection) => { await connection.run('INSERT INTO a VALUES (1)'); });
+  await assert.rejects(file.transaction(async (connection) => { await connection.run('INSERT INTO nowhere VALUES (1)'); }), isCode('store_failed'));
+  assert.deepEqual([await threads('narrow'), await threads('wide'), await threads('narrow')], [1, 3, 1], 'a file that was opened anew is no other');
+  for (const change of ['SET memory_limit = \'1GB\'', 'SET allowed_configs = [\'memory_limit\']', 'SET enable_external_access = true']) await assert.rejects(file.rows(change), isCode('store_failed'), change);
+});
+
+void test('[ONCE] a batch moves all its partitions on or none, those that are new to the store too', async (t) => {
+  const folder = await folderOf(t);
+  let stores = await openDuckDbStores({ folder });
+  t.after(() => stores.close());
+  const topic = 'vitals.anonymized';
+  const write = (...moves: ReadonlyArray<readonly [partition: number, from: number, offset: number]>): Promise<void> =>
+    stores.analytics.write({ rows: [], setAside: [], progress: moves.map(([partition, from, offset]) => ({ topic, partition, from, offset })) });
+  const stands = async (): Promise<unknown> => (await stores.analytics.offsets()).map(({ partition, offset }) => [partition, offset]);
+  await write([0, 0, 10], [2, 0, 5]);
+  await write([0, 10, 11], [1, 0, 7], [2, 5, 9]);
+  assert.deepEqual(await stands(), [[0, 11], [1, 7], [2, 9]]);
+  await assert.rejects(write([0, 11, 20], [3, 0, 1], [1, 6, 8]), isCode('conflict'));
+  assert.deepEqual(await stands(), [[0, 11], [1, 7], [2, 9]]);
+  await write([0, 11, 20], [3, 0, 1], [1, 7, 8], [1, 8, 9]);
+  await stores.close();
+  stores = await openDuckDbStores({ folder });
+  await assert.rejects(write([0, 11, 21]), isCode('conflict'), 'read again from the file');
+  await write([0, 20, 21]);
+  assert.deepEqual(await stands(), [[0, 21], [1, 9], [2, 9], [3, 1]]);
+});
+
+void test('reads of a store are wide from a million samples of what they read, after a restart too', async (t) => {
+  const folder = await folderOf(t);
+  let stores = await openDuckDbStores({ folder });
+  t.after(() => stores.close());
+  const streamed = t.mock.method(DuckFile.prototype, 'stream');
+  const asked = async (): Promise<string[]> => {
+    streamed.mock.resetCalls();
+    await stores.analytics.numerics({ study: 'heart', limit: 1 });
+    await stores.analytics.runs({ study: 'heart', limit: 1 });
+    await stores.analytics.aggregates({ study: 'heart', of: 'runs', by: [], minCell: 1 });
+    return streamed.mock.calls.map(({ arguments: [query] }) => query.width);
+  };
+  const batch = async (offset: number, samples: number): Promise<void> => {
+    const record = { kind: 'run', series: seriesOf(1), source: { partition: 0, offset }, t0Us: offset * 1e6, periodNs: 1000, scale: 1, offset: 0, samples: new Int32Array(samples) } as const;
+    await stores.analytics.write(batchOf([record], offset, offset + 1));
+  };
+  await batch(0, 999_999);
+  assert.deepEqual(await asked(), ['narrow', 'narrow', 'narrow']);
+  await batch(1, 1);
+  assert.deepEqual(await asked(), ['narrow', 'wide', 'wide']);
+  await stores.close();
+  stores = await openDuckDbStores({ folder });
+  assert.deepEqual(await asked(), ['narrow', 'wide', 'wide']);
+});
+
 void test('a commit between the planning of a query and its run neither fails it nor hides rows from it', async (t) => {
   const folder = await folderOf(t);
   const file = await DuckFile.open({ ...duckDefaults, path: join(folder, 'one.duckdb') }, [{ statements: ['CREATE TABLE t (a INTEGER NOT NULL)'] }], () => Promise.resolve());
