@@ -33,8 +33,6 @@ interface KnownSeries {
   samples: number;
 }
 
-const seriesColumns = 's.study, s.policy, s.pseudonym, s.grp, s.basis, s.year, s.code, s.unit';
-
 /** Samples of a table from which on reads of it are wide: one thread goes through them within some ten milliseconds. */
 const wideFrom = 1_000_000;
 
@@ -42,14 +40,13 @@ const wideFrom = 1_000_000;
 const pageSamplesMax = 1_000_000;
 
 /** In the order of its names, as every store gives it out: a group has one spelling, however a record spells it. */
-function groupOf(value: unknown): Record<string, string> {
-  const entries = (value as Array<{ key: string; value: string }>).map((entry) => [entry.key, entry.value] as const);
-  return Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
+function groupOf(entries: ReadonlyArray<readonly [name: string, value: string]>): Record<string, string> {
+  return Object.fromEntries([...entries].sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
 export function seriesOfRow(row: Row): Series {
   return {
-    study: String(row['study']), policy: String(row['policy']), pseudonym: String(row['pseudonym']), group: groupOf(row['grp']),
+    study: String(row['study']), policy: String(row['policy']), pseudonym: String(row['pseudonym']), group: groupOf((row['grp'] as Array<{ key: string; value: string }>).map(({ key, value }) => [key, value])),
     basis: row['basis'] as TimeBasis, year: row['year'] === null ? null : Number(row['year']), code: Number(row['code']), unit: Number(row['unit']),
   };
 }
@@ -162,6 +159,8 @@ class DuckDbAnalytics implements AnalyticsStore {
   #file!: DuckFile;
   readonly #offsets = new Offsets();
   readonly #series = new Map<string, KnownSeries>();
+  /** By their ids, as they are given out: a page's rows name them by that, and converting a series for each row is most of what a page costs. */
+  readonly #byId = new Map<number, Series>();
   /** Those of `#series` by what a reader gives all records of a series, which is found sooner than by its name. */
   #placed = new WeakMap<Series, KnownSeries>();
   readonly #tombstones = new Tombstones();
@@ -234,7 +233,11 @@ class DuckDbAnalytics implements AnalyticsStore {
       let buried: readonly Buried[] = [];
       await this.#file.transaction(async (connection) => { buried = await buryRows(connection, [...graves.values()]); });
       this.#tombstones.add(buried);
-      for (const [key, { series }] of this.#series) if (this.#tombstones.has(series)) this.#series.delete(key);
+      for (const [key, { id, series }] of this.#series) {
+        if (!this.#tombstones.has(series)) continue;
+        this.#series.delete(key);
+        this.#byId.delete(id);
+      }
       this.#placed = new WeakMap();
     }
     // After a kill between the two the next call comes without anything to delete.
@@ -272,19 +275,17 @@ class DuckDbAnalytics implements AnalyticsStore {
   }
 
   numerics(query: PageQuery): Promise<Page<NumericRow>> {
-    const columns = 't.t_us, t.value, t.src_part, t.src_offset, t.src_index';
-    const source = { select: `SELECT ${seriesColumns}, ${columns} FROM numerics t JOIN series s ON s.id = t.series`, time: numericTimes, width: this.#width('numerics') };
-    return this.#page(query, source, () => 1, (row) => ({
-      ...seriesOfRow(row), tUs: Number(row['t_us']), value: Number(row['value']),
-    }));
+    const columns = 't.series, t.t_us, t.value, t.src_part, t.src_offset, t.src_index';
+    const source = { select: `SELECT ${columns} FROM numerics t JOIN series s ON s.id = t.series`, time: numericTimes, width: this.#width('numerics') };
+    return this.#page(query, source, () => 1, (series, row) => ({ ...series, tUs: Number(row['t_us']), value: Number(row['value']) }));
   }
 
   runs(query: PageQuery): Promise<Page<RunRow>> {
-    const columns = 't.t0_us, t.period_ns, t.scale, t.value_offset, t.samples, t.src_part, t.src_offset, 0 AS src_index';
-    const select = `SELECT ${seriesColumns}, ${columns} FROM (SELECT *, 0 AS src_index FROM runs) t JOIN series s ON s.id = t.series`;
+    const columns = 't.series, t.t0_us, t.period_ns, t.scale, t.value_offset, t.samples, t.src_part, t.src_offset, 0 AS src_index';
+    const select = `SELECT ${columns} FROM (SELECT *, 0 AS src_index FROM runs) t JOIN series s ON s.id = t.series`;
     // Compared with the beginning of a range is the last sample, so that a run that reaches into the range is found.
-    return this.#page(query, { select, time: runTimes, width: this.#width('runs') }, (row) => (row['samples'] as number[]).length, (row) => ({
-      ...seriesOfRow(row), t0Us: Number(row['t0_us']), periodNs: Number(row['period_ns']), scale: Number(row['scale']), offset: Number(row['value_offset']),
+    return this.#page(query, { select, time: runTimes, width: this.#width('runs') }, (row) => (row['samples'] as number[]).length, (series, row) => ({
+      ...series, t0Us: Number(row['t0_us']), periodNs: Number(row['period_ns']), scale: Number(row['scale']), offset: Number(row['value_offset']),
       samples: row['samples'] as number[],
     }));
   }
@@ -311,7 +312,7 @@ class DuckDbAnalytics implements AnalyticsStore {
     return tables.reduce((samples, table) => samples + this.#held[table], 0) < wideFrom ? 'narrow' : 'wide';
   }
 
-  async #page<Out>(query: PageQuery, { select, time, width }: PageSource, weight: (row: Row) => number, convert: (row: Row) => Out): Promise<Page<Out>> {
+  async #page<Out>(query: PageQuery, { select, time, width }: PageSource, weight: (row: Row) => number, convert: (series: Series, row: Row) => Out): Promise<Page<Out>> {
     const condition = conditionOf(query, time);
     const after = afterCursor(query.cursor);
     const limit = pageLimit(query.limit);
@@ -322,13 +323,16 @@ class DuckDbAnalytics implements AnalyticsStore {
     await this.#file.stream(
       { sql, parameters: { ...condition.parameters, ...after.parameters, limit: BigInt(limit + 1) }, types: { ...condition.types, ...after.types, limit: BIGINT }, width },
       (row) => {
+        const series = this.#byId.get(Number(row['series']));
+        // Buried since the page was asked for [ERASED].
+        if (series === undefined) return true;
         samples += weight(row);
         if (rows.length === limit || (rows.length > 0 && samples > pageSamplesMax)) {
           next = last;
           return false;
         }
         last = `${String(row['src_part'])}.${String(row['src_offset'])}.${String(row['src_index'])}`;
-        rows.push(convert(row));
+        rows.push(convert(series, row));
         return true;
       },
     );
@@ -346,11 +350,14 @@ class DuckDbAnalytics implements AnalyticsStore {
     if (found !== undefined) return found;
     const known = { id: this.#nextId + fresh.size, series, samples: 0 };
     fresh.set(key, known);
+    // Before its rows can be read. When they can't be stored after all, all of this is loaded anew.
+    this.#byId.set(known.id, { ...series, group: groupOf(Object.entries(series.group)) });
     return known;
   }
 
   async #load(read: Read): Promise<void> {
     this.#series.clear();
+    this.#byId.clear();
     this.#placed = new WeakMap();
     this.#nextId = 1;
     await this.#offsets.load(read);
@@ -365,6 +372,7 @@ class DuckDbAnalytics implements AnalyticsStore {
       const series = seriesOfRow(row);
       const [readings, waves] = [Number(row['readings']), Number(row['waves'])];
       this.#series.set(seriesKey(series), { id: Number(row['id']), series, samples: readings + waves });
+      this.#byId.set(Number(row['id']), series);
       this.#held.numerics += readings;
       this.#held.runs += waves;
       this.#nextId = Number(row['id']) + 1;
