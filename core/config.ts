@@ -110,7 +110,7 @@ export const settings = {
   device_bytes_per_s_max: { schema: whole(1024, 1e9).default(100_000_000), doc: 'Bytes a second that one device may send.' },
   connections_max: { schema: whole(1, 1_000_000).default(limits.connectionsMax), doc: 'Device connections at once.' },
   clock_skew_max_s: { schema: whole(0, 86_400).default(limits.clockSkewMaxS), doc: 'Seconds by which a device clock may be ahead, and data may lie outside its binding.' },
-  chunk_seconds: { schema: whole(1, 3600).default(5), doc: 'Received time that one chunk of the PMR store covers; of what waited, one covers more, and one less where no device sends anything for 1.5 s.' },
+  chunk_seconds: { schema: whole(1, 3600).default(5), doc: 'Received time that one chunk of the PMR store covers; of what waited, one covers more, and one less where no device sends anything for three tenths of it.' },
   store_memory_mb: { schema: whole(64, 65_536).default(256), doc: 'Memory that each store file may use.' },
   policy_dir: { schema: z.string().min(1).optional(), doc: 'Folder of own policies (`*.cedar`, with `*.test.json` beside them) that are read with the program\'s.' },
   log_level: { schema: z.enum(['info', 'warn', 'error', 'silent']).default('info'), doc: 'Least important lines that the program writes about itself.' },

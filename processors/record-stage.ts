@@ -36,8 +36,8 @@ export interface RecordSettings {
   readonly bucketUs: number;
   /** How long after a bucket's end an idle partition may still bring blocks of it. */
   readonly graceUs: number;
-  /** A partition that has brought nothing for so long is not waited for: its chunks are closed before their bucket ends. */
-  readonly quietMs: number;
+  /** A partition that has brought nothing for such a part of a bucket is not waited for: its chunks are closed before the bucket ends. */
+  readonly quietPart: number;
   /** Plain bytes in one partition's open chunks; above it all of them are closed. */
   readonly openBytesMax: number;
 }
@@ -47,8 +47,8 @@ export const recordDefaults = {
   chunkTopic: 'pmr.chunks',
   bucketUs: 5_000_000,
   graceUs: 250_000,
-  // Longer than from one frame to the next of a lone monitor that sends every second, however its network trembles.
-  quietMs: 1500,
+  // 1.5 s: longer than from one frame to the next of a lone monitor that sends every second, however its network trembles.
+  quietPart: 0.3,
   openBytesMax: 8 * 1024 * 1024,
 } as const;
 
@@ -181,10 +181,10 @@ export class RecordWork implements StageWork {
 
   /** Whether what is open has waited long enough for more. */
   #isOver(open: OpenPartition): boolean {
-    const { bucketUs, graceUs, quietMs } = this.#settings;
+    const { bucketUs, graceUs, quietPart } = this.#settings;
     const elapsedMs = this.#clock.elapsedMs();
     // The second clock, so that a wall clock set back cannot hold a chunk open.
-    return this.#clock.now() >= (open.bucket + 1) * bucketUs + graceUs || elapsedMs - open.openedMs >= (bucketUs + graceUs) / 1000 || elapsedMs - open.readMs >= quietMs;
+    return this.#clock.now() >= (open.bucket + 1) * bucketUs + graceUs || elapsedMs - open.openedMs >= (bucketUs + graceUs) / 1000 || elapsedMs - open.readMs >= (quietPart * bucketUs) / 1000;
   }
 
   async #take(partition: number, open: OpenPartition, record: StoredRecord, block: Block | null, closed: OpenChunk[], behind: boolean): Promise<void> {

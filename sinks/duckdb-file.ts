@@ -72,6 +72,16 @@ export interface Migration {
   readonly statements: readonly string[];
 }
 
+/**
+ * What was freed stays with the allocator, half of what a store that only writes seems to hold. Setting the bound of memory again, to what it is, makes DuckDB
+ * have all of it given back to the system: 175 MB became 88, in 10 ms (decision 0113).
+ */
+const giveBackEveryMs = 5000;
+
+/** Of all files of this thread: it is the whole process that gives back. */
+let gaveBackMs = -Infinity;
+
+const memoryOf = (mb: number): string => `SET memory_limit = '${mb}MB'`;
 const threadsOf = (count: number): string => `SET threads = ${count}`;
 
 /** Paths open in this thread: DuckDB's lock does not stop a second instance within one process. */
@@ -182,7 +192,15 @@ export class DuckFile {
         await connection.run('ROLLBACK').catch(() => undefined);
         throw error;
       }
+      await this.#giveBack();
     });
+  }
+
+  async #giveBack(): Promise<void> {
+    if (performance.now() - gaveBackMs < giveBackEveryMs) return;
+    gaveBackMs = performance.now();
+    // What was committed is, whether or not this can be done.
+    await this.#control?.run(memoryOf(this.#settings.memoryMb)).catch(() => undefined);
   }
 
   async #written(work: (connection: DuckDBConnection) => Promise<void>): Promise<void> {
@@ -264,7 +282,7 @@ export class DuckFile {
       // Nothing else of the machine can be reached from SQL.
       await this.#writer.run('SET enable_external_access = false');
       await this.#migrate(this.#writer);
-      await this.#writer.run(`SET allowed_configs = ['threads']`);
+      await this.#writer.run(`SET allowed_configs = ['threads', 'memory_limit']`);
       await this.#writer.run('SET lock_configuration = true');
       this.#control = await this.#instance.connect();
       const writer = this.#writer;
