@@ -214,7 +214,7 @@ class DuckDbAnalytics implements AnalyticsStore {
       await writeSeries(connection, [...fresh.values()]);
       await writeNumerics(connection, placed.filter(isNumeric));
       await writeRuns(connection, placed.filter(isRun));
-    });
+    }, placed.reduce((sum, { row }) => sum + (row.kind === 'run' ? 1 : row.values.length), 0));
     this.#offsets.committed(batch.progress);
     for (const [key, known] of fresh) this.#series.set(key, known);
     this.#nextId += fresh.size;

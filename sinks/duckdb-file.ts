@@ -25,9 +25,17 @@ export interface DuckSettings {
   /** Reads that run at once; more wait, up to 16 times as many. */
   readonly readsMax: number;
   readonly readTimeoutMs: number;
+  /** Rows from which on the file is closed and opened: see `renewRows`. */
+  readonly renewRows: number;
 }
 
-export const duckDefaults = { memoryMb: 256, threads: 2, readsMax: 4, readTimeoutMs: 15_000 } as const;
+/**
+ * As long as a file is open DuckDB holds what it knows of each group of rows that was written to it: some 4 bytes a row, 1 GB a day for 1,000 monitors. Of a
+ * file that it has just opened it holds next to nothing, and that takes some 20 ms (decision 0114).
+ */
+const renewRows = 4_000_000;
+
+export const duckDefaults = { memoryMb: 256, threads: 2, readsMax: 4, readTimeoutMs: 15_000, renewRows } as const;
 
 /** Rows of one data chunk; DuckDB's vectors hold 2048. */
 const chunkRows = 2000;
@@ -101,9 +109,12 @@ export class DuckFile {
   /** Sets the number of threads; nothing else waits for it. */
   #control: DuckDBConnection | undefined;
   #wideReads = 0;
+  /** Committed since the file was opened. */
+  #rows = 0;
   #opening: Promise<void> | undefined;
   #closed = false;
-  #connections = 0;
+  /** Reads under way. */
+  #reads = 0;
   readonly #turns: Turns;
   #writes: Promise<void> = Promise.resolve();
 
@@ -116,7 +127,7 @@ export class DuckFile {
   }
 
   /**
-   * @param loaded is called after each opening, the ones after a failed write too.
+   * @param loaded is called after each opening, the ones after a failed write too, but not where the file was closed in good order in between.
    * @throws SpamerError `data_locked`, `data_newer`, `data_damaged`, `disk_full`, `store_failed`.
    */
   static async open(settings: DuckSettings, migrations: readonly Migration[], loaded: Loaded): Promise<DuckFile> {
@@ -137,9 +148,13 @@ export class DuckFile {
     return this.#ready();
   }
 
-  /** Runs `write` in a transaction on the writing connection; durable when this resolves [DURABLE]. */
-  transaction(write: (connection: DuckDBConnection) => Promise<void>): Promise<void> {
-    const done = this.#writes.then(() => this.#transact(write));
+  /**
+   * Runs `write` in a transaction on the writing connection; durable when this resolves [DURABLE].
+   *
+   * @param rows that it adds
+   */
+  transaction(write: (connection: DuckDBConnection) => Promise<void>, rows = 0): Promise<void> {
+    const done = this.#writes.then(() => this.#transact(write, rows));
     this.#writes = done.catch(() => undefined);
     return done;
   }
@@ -167,7 +182,13 @@ export class DuckFile {
       try {
         await this.#ready();
         if (this.#instance === undefined) throw new SpamerError('stopping', 'the store is closed');
-        await (query.width === 'wide' ? this.#wide(this.#instance, query, take) : this.#read(this.#instance, query, take));
+        // From here on the file stays open until this is done.
+        this.#reads += 1;
+        try {
+          await (query.width === 'wide' ? this.#wide(this.#instance, query, take) : this.#read(this.#instance, query, take));
+        } finally {
+          this.#reads -= 1;
+        }
       } catch (error) {
         throw duckError(error, this.path);
       }
@@ -182,7 +203,7 @@ export class DuckFile {
     openPaths.delete(this.path);
   }
 
-  #transact(write: (connection: DuckDBConnection) => Promise<void>): Promise<void> {
+  #transact(write: (connection: DuckDBConnection) => Promise<void>, rows: number): Promise<void> {
     return this.#written(async (connection) => {
       await connection.run('BEGIN');
       try {
@@ -192,8 +213,34 @@ export class DuckFile {
         await connection.run('ROLLBACK').catch(() => undefined);
         throw error;
       }
+      this.#rows += rows;
+      await this.#renew();
       await this.#giveBack();
     });
+  }
+
+  /** What was committed is, whether or not this can be done. What is kept in memory of the file stays as it is. */
+  async #renew(): Promise<void> {
+    const { renewRows: after } = this.#settings;
+    // Reads are waited for, and what is written waits with that: rather a little later, but not for ever.
+    if (this.#rows < after || (this.#reads > 0 && this.#rows < 2 * after)) return;
+    try {
+      // Not left to the closing, which is synchronous.
+      await this.#writer?.run('CHECKPOINT');
+      this.#opening = this.#reopen().finally(() => {
+        this.#opening = undefined;
+      });
+      await this.#opening;
+    } catch {
+      // As after a failed write: opened by whoever is next, who is told if it can't be, and loaded.
+      this.#shut();
+    }
+  }
+
+  async #reopen(): Promise<void> {
+    await this.#quiet();
+    this.#shut();
+    await this.#open(false);
   }
 
   async #giveBack(): Promise<void> {
@@ -228,11 +275,7 @@ export class DuckFile {
   }
 
   async #read(instance: DuckDBInstance, { sql, parameters, types }: Query, take: (row: Row) => boolean): Promise<void> {
-    this.#connections += 1;
-    const connection = await instance.connect().catch((error: unknown) => {
-      this.#connections -= 1;
-      throw error;
-    });
+    const connection = await instance.connect();
     // Again and again: an interrupt between two statements is forgotten.
     let again: NodeJS.Timeout | undefined;
     const timer = setTimeout(() => { again = setInterval(() => connection.interrupt(), 20); }, this.#settings.readTimeoutMs);
@@ -245,24 +288,24 @@ export class DuckFile {
       clearTimeout(timer);
       clearInterval(again);
       connection.closeSync();
-      this.#connections -= 1;
     }
   }
 
   async #quiet(): Promise<void> {
-    while (this.#connections > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    while (this.#reads > 0) await new Promise((resolve) => setTimeout(resolve, 5));
   }
 
   async #ready(): Promise<void> {
     if (this.#opening !== undefined) return this.#opening;
     if (this.#writer !== undefined || this.#closed) return;
-    this.#opening = this.#open().finally(() => {
+    this.#opening = this.#open(true).finally(() => {
       this.#opening = undefined;
     });
     return this.#opening;
   }
 
-  async #open(): Promise<void> {
+  /** @param load whether what is kept in memory has to be read from the file */
+  async #open(load: boolean): Promise<void> {
     const { path, memoryMb, threads } = this.#settings;
     // A connection keeps the instance it came from alive, and two instances on one file would not see each other.
     await this.#quiet();
@@ -286,7 +329,8 @@ export class DuckFile {
       await this.#writer.run('SET lock_configuration = true');
       this.#control = await this.#instance.connect();
       const writer = this.#writer;
-      await this.#loaded(async (sql) => (await writer.run(sql)).getRowObjectsJS());
+      if (load) await this.#loaded(async (sql) => (await writer.run(sql)).getRowObjectsJS());
+      this.#rows = 0;
       await this.#control.run(threadsOf(narrow));
     } catch (error) {
       this.#shut();

@@ -126,7 +126,7 @@ class DuckDbPmr implements PmrStore {
     await this.#file.transaction(async (connection) => {
       await this.#offsets.write(connection, batch.progress, batch.setAside);
       await writeChunks(connection, batch.rows, places);
-    });
+    }, batch.rows.length);
     this.#offsets.committed(batch.progress);
     this.#end = endOf(places, this.#end);
     for (const { device, counts } of batch.rows) for (const { code, samples } of counts) this.#count({ device, code, samples });

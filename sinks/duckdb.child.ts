@@ -5,7 +5,7 @@ import { chunkMessage, seriesOf } from './sink.contract.js';
 
 /** A child of `duckdb.test.ts`: stores numbered records from where the store stands, until it is killed. */
 async function storeForever(folder: string): Promise<never> {
-  const { analytics, pmr } = await openDuckDbStores({ folder });
+  const { analytics, pmr } = await openDuckDbStores({ folder, renewRows: 300 });
   process.stdout.write('started\n');
   let from = (await analytics.offsets())[0]?.offset ?? 0;
   let chunk = (await pmr.offsets())[0]?.offset ?? 0;

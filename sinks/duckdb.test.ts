@@ -122,6 +122,41 @@ void test('[ONCE] a batch moves all its partitions on or none, those that are ne
   assert.deepEqual(await stands(), [[0, 21], [1, 9], [2, 9], [3, 1]]);
 });
 
+void test('[ONCE] a file is opened anew after so many rows: no read fails, no row is lost, and nothing is loaded again unless it failed', async (t) => {
+  const folder = await folderOf(t);
+  const created = t.mock.method(DuckDBInstance, 'create');
+  let loads = 0;
+  const settings = { ...duckDefaults, path: join(folder, 'a.duckdb'), renewRows: 1000 };
+  const file = await DuckFile.open(settings, [{ statements: ['CREATE TABLE a (n INTEGER)'] }], async () => { loads += 1; });
+  t.after(() => file.close());
+  const write = (rows: number): Promise<void> => file.transaction(async (connection) => { await connection.run(`INSERT INTO a SELECT range FROM range(${rows})`); }, rows);
+  const stored = async (): Promise<number> => Number((await file.rows('SELECT count(*) AS n FROM a'))[0]?.['n']);
+  await write(999);
+  assert.equal(created.mock.callCount(), 1);
+  await write(1);
+  assert.deepEqual([created.mock.callCount(), loads, await stored()], [2, 1, 1000]);
+  // With reads all the time it is put off, but not for ever; each sees whole commits.
+  let writing = true;
+  const reads = Array.from({ length: 3 }, async (_, at) => {
+    let seen = 0;
+    while (writing) {
+      const rows = Number((await file.rows('SELECT count(*) AS n FROM a', {}, {}, at === 0 ? 'wide' : 'narrow'))[0]?.['n']);
+      assert.ok(rows % 100 === 0 && rows >= seen, `${rows} after ${seen}`);
+      seen = rows;
+    }
+  });
+  for (let batch = 0; batch < 100; batch++) await write(100);
+  writing = false;
+  await Promise.all(reads);
+  assert.ok(created.mock.callCount() >= 6, `opened ${created.mock.callCount()} times`);
+  assert.deepEqual([loads, await stored()], [1, 11_000]);
+  // A file that can't be opened: the commit stands, and whoever is next is told, and loads.
+  const opened = created.mock.callCount();
+  created.mock.mockImplementationOnce(() => Promise.reject(new Error('IO Error: Could not set lock on file')), opened);
+  await write(1000);
+  assert.deepEqual([loads, await stored(), loads], [1, 12_000, 2]);
+});
+
 void test('what the allocator keeps is given back while a store is written', { skip: process.platform === 'linux' ? false : 'only Linux tells the memory of a process' }, async (t) => {
   const folder = await folderOf(t);
   const { stdout, status } = spawnSync(process.execPath, ['--expose-gc', fileURLToPath(new URL('give-back.child.js', import.meta.url)), folder], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
