@@ -159,7 +159,7 @@ void test('[ONCE] a file is opened anew after so many rows: no read fails, no ro
 
 void test('what the allocator keeps is given back while a store is written', { skip: process.platform === 'linux' ? false : 'only Linux tells the memory of a process' }, async (t) => {
   const folder = await folderOf(t);
-  const { stdout, status } = spawnSync(process.execPath, ['--expose-gc', fileURLToPath(new URL('give-back.child.js', import.meta.url)), folder], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+  const { stdout, status } = spawnSync(process.execPath, ['--expose-gc', fileURLToPath(new URL('duckdb-memory.child.js', import.meta.url)), folder], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
   assert.equal(status, 0);
   const { before, after } = JSON.parse(stdout) as { before: number; after: number };
   t.diagnostic(`${before.toFixed(0)} MB before, ${after.toFixed(0)} MB after`);
