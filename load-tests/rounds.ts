@@ -44,7 +44,7 @@ async function runOf(peer: Peer, frames: number): Promise<Run> {
     const before = cpuMs(running.pid);
     const begin = performance.now();
     const memory: Array<readonly [number, number]> = [];
-    const looking = setInterval(() => memory.push([(performance.now() - begin) / 1000, residentMemoryMb(running.pid)]), lookEveryMs);
+    const looking = setInterval(() => memory.push([Math.round((performance.now() - begin) / 100) / 10, Math.round(residentMemoryMb(running.pid))]), lookEveryMs);
     const seconds = await running.feed(frames).finally(() => clearInterval(looking));
     return { rate: frames / seconds, cpuUs: ((cpuMs(running.pid) - before) / frames) * 1000, peakMb: peakMemoryMb(running.pid), memory, frames };
   } finally {

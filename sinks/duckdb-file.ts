@@ -27,6 +27,8 @@ export interface DuckSettings {
   readonly readTimeoutMs: number;
   /** Rows from which on the file is closed and opened: see `renewRows`. */
   readonly renewRows: number;
+  /** How often memory is given back, while the store is written: see `giveBackMs`. */
+  readonly giveBackMs: number;
 }
 
 /**
@@ -35,7 +37,13 @@ export interface DuckSettings {
  */
 const renewRows = 4_000_000;
 
-export const duckDefaults = { memoryMb: 256, threads: 2, readsMax: 4, readTimeoutMs: 15_000, renewRows } as const;
+/**
+ * What was freed stays with the allocator, half of what a store that only writes seems to hold. Setting the bound of memory again, to what it is, makes DuckDB
+ * have all of it given back to the system: 175 MB became 88, in 10 ms of a process that does nothing else (decision 0113).
+ */
+const giveBackMs = 60_000;
+
+export const duckDefaults = { memoryMb: 256, threads: 2, readsMax: 4, readTimeoutMs: 15_000, renewRows, giveBackMs } as const;
 
 /** Rows of one data chunk; DuckDB's vectors hold 2048. */
 const chunkRows = 2000;
@@ -80,14 +88,8 @@ export interface Migration {
   readonly statements: readonly string[];
 }
 
-/**
- * What was freed stays with the allocator, half of what a store that only writes seems to hold. Setting the bound of memory again, to what it is, makes DuckDB
- * have all of it given back to the system: 175 MB became 88, in 10 ms (decision 0113).
- */
-const giveBackEveryMs = 5000;
-
-/** Of all files of this thread: it is the whole process that gives back. */
-let gaveBackMs = -Infinity;
+/** Of all files of this thread, since its start: it is the whole process that gives back. */
+let gaveBackMs = 0;
 
 const memoryOf = (mb: number): string => `SET memory_limit = '${mb}MB'`;
 const threadsOf = (count: number): string => `SET threads = ${count}`;
@@ -244,7 +246,7 @@ export class DuckFile {
   }
 
   async #giveBack(): Promise<void> {
-    if (performance.now() - gaveBackMs < giveBackEveryMs) return;
+    if (performance.now() - gaveBackMs < this.#settings.giveBackMs) return;
     gaveBackMs = performance.now();
     // What was committed is, whether or not this can be done.
     await this.#control?.run(memoryOf(this.#settings.memoryMb)).catch(() => undefined);

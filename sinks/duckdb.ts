@@ -20,6 +20,7 @@ export interface StoreSettings {
   readonly readsMax?: number;
   readonly readTimeoutMs?: number;
   readonly renewRows?: number;
+  readonly giveBackMs?: number;
 }
 
 /**
@@ -28,7 +29,7 @@ export interface StoreSettings {
  */
 export async function openDuckDbStores(settings: StoreSettings): Promise<Stores> {
   await mkdir(settings.folder, { recursive: true, mode: 0o700 });
-  const common = { ...duckDefaults, ...definedOf({ threads: settings.threads, readsMax: settings.readsMax, readTimeoutMs: settings.readTimeoutMs, renewRows: settings.renewRows }) };
+  const common = { ...duckDefaults, ...definedOf({ threads: settings.threads, readsMax: settings.readsMax, readTimeoutMs: settings.readTimeoutMs, renewRows: settings.renewRows, giveBackMs: settings.giveBackMs }) };
   const analytics = await openDuckDbAnalytics({ ...common, memoryMb: settings.analyticsMemoryMb ?? 256, path: join(settings.folder, 'analytics.duckdb') });
   let pmr: PmrStore;
   try {

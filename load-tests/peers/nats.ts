@@ -35,7 +35,7 @@ export function jetStream(sync: Sync): Peer {
     guarantees: { acked: always ? 'PubAck when it is flushed, each waited for' : 'PubAck when the file is written', durable: always ? 'yes' : 'over kill -9; over a power cut what two minutes wrote is lost', encrypted: 'no', checked: 'no; anonymous' },
     ...(always ? { countMax: 20_000 } : {}),
     missing: () => (program() === null ? 'nats-server is not on the path (go install github.com/nats-io/nats-server/v2@v2.12.1)' : library<JetStream>('@nats-io/jetstream') === null ? notInstalled('the NATS client') : null),
-    versions: () => `nats-server ${programVersion(program(), ['--version'], /v(\S+)/)}, ${libraryVersion('@nats-io/jetstream')}`,
+    versions: () => `nats-server ${programVersion(program(), ['--version'], /v(\d\S*)/)}, ${libraryVersion('@nats-io/jetstream')}`,
     start: () => start(sync),
   };
 }
