@@ -50,7 +50,7 @@ void test('the page of a soak is whole by itself, shows what was judged and ever
   assert.doesNotMatch(page, /(src|href)="(?!data:)/, 'nothing is loaded from elsewhere');
   assert.doesNotMatch(page, /mem<ory|a <\/script> cpu/);
   for (const shown of ['<b>50.1</b> too much', '<b>0.0</b></td>', '60,001 samples', 'longest 1234 ms', '8.77 bytes', 'commit abc']) assert.ok(page.includes(shown), shown);
-  const data = JSON.parse(/const data = (\{.*\});/.exec(page)?.[1] ?? '') as { minutes: unknown; plots: Array<{ series: Array<{ values: unknown }> }> };
+  const data = JSON.parse(/const data = (\{.*\});/.exec(page)?.[1] ?? '') as { minutes: unknown; plots: Array<{ values: unknown }> };
   assert.deepEqual(data.minutes, [5 / 60, 10 / 60]);
-  assert.deepEqual(data.plots.map(({ series }) => series[0]?.values), [[700, 700], [90, 90], [12, 12], [null, 345]]);
+  assert.deepEqual(data.plots.map(({ values }) => values), [[700, 700], [90, 90], [12, 12], [null, 345], [900, 900]]);
 });

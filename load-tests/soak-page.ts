@@ -4,6 +4,13 @@ import { thousands } from './report.js';
 
 /** What was seen over the whole time, a plot each, and what was judged of it. */
 export function soakPage({ at, commit, machine, minutes, samplesPerS, samples, verdicts, freshMs, sent, balancedS, peakMb, diskBytesPerSample }: SoakResult): string {
+  const plots = [
+    { title: 'memory', label: 'without mapped files, MB', values: samples.map(({ memoryMb }) => memoryMb) },
+    { title: 'descriptors', label: 'open files', values: samples.map(({ files }) => files) },
+    { title: 'ack latency', label: 'p99 of 5 s, ms', values: samples.map(({ ackMs }) => ackMs) },
+    { title: 'freshness', label: 'ms', values: samples.map(({ freshMs: ms }) => ms) },
+    { title: 'memory and what is mapped of the log', label: 'MB', values: samples.map(({ residentMb }) => residentMb) },
+  ];
   return pageWith({
     title: 'soak', style: '.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem; }',
     body: `<h1>Soak</h1>
@@ -13,19 +20,9 @@ ${verdicts.map(({ what, unit, median, growth, growthMax, holds }) => `<tr><td>${
 </table>
 <p>${thousands(sent)} samples were sent, and each is stored once in both stores, ${balancedS.toFixed(1)} s after the last ack. Freshness p50 ${freshMs.p50.toFixed(0)} ms, p99 ${freshMs.p99.toFixed(0)} ms, longest ${freshMs.longest.toFixed(0)} ms.
 Peak memory ${thousands(peakMb)} MB, the log's mapped pages included. On disk ${diskBytesPerSample.toFixed(2)} bytes a sample, log and both stores.</p>
-<div class="plots">${verdicts.map((_, index) => `<div id="plot${index}"></div>`).join('')}</div>`,
-    script: `const data = ${inScript({
-      minutes: samples.map(({ atS }) => atS / 60),
-      plots: [
-        { title: 'memory', series: [{ label: 'without mapped files, MB', values: samples.map(({ memoryMb }) => memoryMb) }, { label: 'with them, MB', values: samples.map(({ residentMb }) => residentMb) }] },
-        { title: 'descriptors', series: [{ label: 'open files', values: samples.map(({ files }) => files) }] },
-        { title: 'ack latency', series: [{ label: 'p99 of 5 s, ms', values: samples.map(({ ackMs }) => ackMs) }] },
-        { title: 'freshness', series: [{ label: 'ms', values: samples.map(({ freshMs: ms }) => ms) }] },
-      ],
-    })};
-const colours = ['#2a7fb8', '#e08214'];
-data.plots.forEach(({ title, series }, index) => new uPlot({ title, width: 440, height: 300, scales: { x: { time: false }, y: { range: (_, low, high) => [0, high * 1.1] } }, axes: [axis('minutes'), axis(series[0].label, { size: 70 })],
-  series: [{ label: 'minutes' }, ...series.map(({ label }, at) => ({ label, stroke: colours[at], width: 1, spanGaps: true, points: { show: false } }))] },
-  [data.minutes, ...series.map(({ values }) => values)], document.getElementById('plot' + index)));`,
+<div class="plots">${plots.map((_, index) => `<div id="plot${index}"></div>`).join('')}</div>`,
+    script: `const data = ${inScript({ minutes: samples.map(({ atS }) => atS / 60), plots })};
+data.plots.forEach(({ title, label, values }, index) => new uPlot({ title, width: 440, height: 300, scales: { x: { time: false }, y: { range: (_, low, high) => [0, high * 1.1] } }, axes: [axis('minutes'), axis(label, { size: 70 })],
+  series: [{ label: 'minutes' }, { label, stroke: '#2a7fb8', width: 1, spanGaps: true, points: { show: false } }] }, [data.minutes, values], document.getElementById('plot' + index)));`,
   });
 }
