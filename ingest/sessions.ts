@@ -140,7 +140,8 @@ export class Session {
     for (const group of flushing.groups) {
       group.codes.forEach((code, i) => (counts[code] = (counts[code] ?? 0) + (group.samples[i] ?? 0)));
     }
-    return { groups: flushing.groups, state: { ...flushing.last, counts } };
+    const { epoch, seq } = flushing.last;
+    return { groups: flushing.groups, state: { epoch, seq, counts } };
   }
 
   /** The flush is durable. @returns what was in it. */

@@ -190,7 +190,8 @@ export class KafkaWriter implements MovingWriter {
       return transaction.records.map((record) => {
         const key = layout.endKey(record.topic, record.partition);
         const { offset, bytes } = ends.get(key) ?? layout.readEnd(this.#state.get(key));
-        records.push({ ...record, header: layout.header(offset, record.timeUs, bytes) });
+        const { topic, partition, timeUs, value } = record;
+        records.push({ topic, partition, key: record.key, timeUs, value, header: layout.header(offset, timeUs, bytes) });
         ends.set(key, { offset: offset + 1, bytes: bytes + layout.recordBytes(record.key, record.value) });
         return offset;
       });

@@ -34,7 +34,8 @@ export const partitionKey = (topic: string, partition: number): Buffer => Buffer
 
 export function offsetKey(offset: number): Buffer {
   const key = Buffer.allocUnsafe(8);
-  key.writeBigUInt64BE(BigInt(offset));
+  key.writeUInt32BE(Math.floor(offset / 2 ** 32), 0);
+  key.writeUInt32BE(offset >>> 0, 4);
   return key;
 }
 
@@ -188,8 +189,9 @@ export function unpackTransaction(packed: Uint8Array, visit: PackedVisitor): voi
   let at = packedHeadBytes;
   const take = (length: number): Buffer => bytes.subarray(at, (at += length));
   for (let i = 0; i < records; i++) {
-    const head = take(10);
-    visit.record(head.readUInt16BE(0), head.readUInt32BE(2), take(head.readUInt32BE(6)));
+    const [topicIndex, partition, length] = [bytes.readUInt16BE(at), bytes.readUInt32BE(at + 2), bytes.readUInt32BE(at + 6)];
+    at += 10;
+    visit.record(topicIndex, partition, take(length));
   }
   for (let i = 0; i < states; i++) {
     const head = take(6);

@@ -161,7 +161,10 @@ export class AnonymizeWork implements StageWork {
 
   async #outcome(output: Output, consumed: ReadonlyArray<{ topic: string; partition: number; offset: number }>): Promise<Outcome> {
     for (const [name, counts] of output.givenOut) {
-      for (const [code, samples] of counts) this.#released.set(`${name}/${code}`, ((await this.#released.get(`${name}/${code}`)) ?? 0) + samples);
+      for (const [code, samples] of counts) {
+        const key = `${name}/${code}`;
+        this.#released.set(key, ((await this.#released.get(key)) ?? 0) + samples);
+      }
     }
     this.#times.set(`${output.partition}`, output.timeUs);
     const state = this.#tables().flatMap((table) => table.writes());
@@ -177,8 +180,7 @@ export class AnonymizeWork implements StageWork {
     if (block === null) return { record, opened: null, judged: null };
     const opened = await openBlock(this.#parts.vault, block, record.offset);
     if (opened.fault !== null) return { record, opened, judged: null };
-    const ends = new Map((await this.#ends.get(opened.device)) ?? []);
-    const judged = validate(opened.frames, block, ends, this.#settings.validate);
+    const judged = validate(opened.frames, block, (await this.#ends.get(opened.device)) ?? [], this.#settings.validate);
     this.#ends.set(opened.device, [...judged.ends]);
     return { record, opened, judged };
   }
@@ -262,12 +264,13 @@ export class AnonymizeWork implements StageWork {
     if (part.group === null) throw new SpamerError('internal', 'a patient without a group was to be given out');
     const covered = consented(frames, part.consents);
     const anchorUs = (await this.#anchors.get(patient, part.study)) ?? firstReading(covered, part.policy) ?? 0;
-    const { runs, numerics, counts } = anonymize(covered, { ...part, group: part.group, anchorUs });
+    const { study, policy, policyHash, pseudonym, shiftUs, group } = part;
+    const { runs, numerics, counts } = anonymize(covered, { study, policy, policyHash, pseudonym, shiftUs, group, anchorUs });
     const key = uuidBytes(part.pseudonym);
     const shared = new SharedBytes();
     for (const run of runs) output.append(this.#settings.anonymizedTopic, key, encodeRun(run, shared.of(run)));
     for (const numeric of numerics) output.append(this.#settings.anonymizedTopic, key, encodeNumeric(numeric, shared.of(numeric)));
-    output.gaveOut(`${part.study}/${part.pseudonym}`, counts);
+    output.gaveOut(part.name, counts);
   }
 
   async #hold(output: Output, opened: OpenedBlock, judged: Validated, holders: readonly Part[], counts: Counts): Promise<void> {

@@ -34,6 +34,8 @@ export interface Contribution {
 }
 
 export interface Part extends Omit<Membership, 'policyHash'> {
+  /** STUDY/PSEUDONYM */
+  readonly name: string;
   readonly policy: StudyPolicy;
   readonly policyHash: Buffer;
 }
@@ -74,12 +76,14 @@ export class Studies {
   }
 
   async of(patient: PatientId): Promise<readonly Part[]> {
+    const known = this.#parts.get(patient);
+    if (known !== undefined) return known;
     await this.load([patient]);
     return this.#parts.get(patient) ?? [];
   }
 
-  hasContributed({ study, pseudonym }: Part): boolean {
-    return this.#contributed.has(`${study}/${pseudonym}`);
+  hasContributed({ name }: Part): boolean {
+    return this.#contributed.has(name);
   }
 
   /** Tells the custodian before the commit; a crash in between only tells it again. False: it knew of all of them. */
@@ -89,7 +93,7 @@ export class Studies {
       const ofStudy = news.filter(({ part }) => part.study === study);
       for (const some of slices(ofStudy)) {
         await this.#source.contributed(study, [...new Set(some.map(({ patient }) => patient))]);
-        for (const { part } of some) this.#contributed.add(`${study}/${part.pseudonym}`);
+        for (const { part } of some) this.#contributed.add(part.name);
       }
     }
     return news.length > 0;
@@ -101,6 +105,6 @@ function* slices<Item>(items: readonly Item[]): Generator<readonly Item[]> {
 }
 
 function partOf(membership: Membership): Part {
-  return { ...membership, policy: readPolicy(membership.policyJson), policyHash: Buffer.from(membership.policyHash, 'hex') };
+  return { ...membership, name: `${membership.study}/${membership.pseudonym}`, policy: readPolicy(membership.policyJson), policyHash: Buffer.from(membership.policyHash, 'hex') };
 }
 

@@ -70,7 +70,7 @@ const periodNsMax = 86_400 * 1e9;
  * Judges every channel of every frame of a block. Pure and without a wall clock: the same frames, context and ends give
  * the same verdicts, in whichever stage and however often [REPLAY].
  */
-export function validate(frames: readonly DecodedFrame[], context: BlockContext, ends: ChannelEnds, settings: ValidateSettings): Validated {
+export function validate(frames: readonly DecodedFrame[], context: BlockContext, ends: Iterable<readonly [number, number]>, settings: ValidateSettings): Validated {
   const judge = new Judge(context, new Map(ends), settings);
   for (const frame of frames) judge.frame(frame);
   return judge;

@@ -88,11 +88,11 @@ export function analyticsRoutes(api: Api, ports: QueryPorts, options: QueryOptio
   const tags = ['analytics'];
   const numerics = { tags, summary: 'Numerics of a study, a row each', params, querystring: PageQuery, response: spellings(Type.Object({ rows: Type.Array(Numeric), next }), numericColumns) };
   api.get('/v1/studies/:study/numerics', { schema: numerics }, async (request, reply) =>
-    sendPage(request, reply, await stores.numerics(pageQuery(request, await termsOf(ports, request.params.study))), numericColumns, (row) => ({ ...row, ...timeOf(row, row.tUs) })),
+    sendPage(request, reply, await stores.numerics(pageQuery(request, await termsOf(ports, request.params.study))), numericColumns, (row) => timed(row, row.tUs)),
   );
   const runs = { tags, summary: 'Waveform runs of a study: physical = sample × scale + offset', params, querystring: PageQuery, response: spellings(Type.Object({ rows: Type.Array(Run), next }), runColumns) };
   api.get('/v1/studies/:study/runs', { schema: runs }, async (request, reply) =>
-    sendPage(request, reply, await stores.runs(pageQuery(request, await termsOf(ports, request.params.study))), runColumns, (row) => ({ ...row, ...timeOf(row, row.t0Us) })),
+    sendPage(request, reply, await stores.runs(pageQuery(request, await termsOf(ports, request.params.study))), runColumns, (row) => timed(row, row.t0Us)),
   );
   const aggregates = { tags, summary: 'Count, mean, spread by group; small cells suppressed', params, querystring: AggregateQuery, response: spellings(Type.Object({ rows: Type.Array(Cell), next, minCell: Type.Integer({ description: 'Smallest cell that is shown: the strictest of server, policy and request.' }) }), cellColumns) };
   api.get('/v1/studies/:study/aggregates', { schema: aggregates }, async (request, reply) => {
@@ -166,7 +166,8 @@ function groupOf(text: string, terms: StudyTerms): Record<string, string> {
 }
 
 /** Relative times are durations, so only shifted ones become a calendar time. */
-const timeOf = (row: SeriesRow, us: number): { time?: string } => (row.basis === 'SHIFTED' ? { time: rfc3339(us) } : {});
+/** As JSON says it: with a date where the study has dates. */
+const timed = <Row extends SeriesRow>(row: Row, us: number): Row & { readonly time?: string } => (row.basis === 'SHIFTED' ? { ...row, time: rfc3339(us) } : row);
 
 async function sendPage<Row>(request: Asked, reply: FastifyReply, page: Page<Row>, columns: ReadonlyArray<Column<Row>>, json: (row: Row) => object, about: object = {}): Promise<FastifyReply> {
   const format = chooseFormat(request.query.format, request.headers.accept);

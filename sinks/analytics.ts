@@ -73,6 +73,16 @@ export interface RunRow extends Series {
   readonly samples: readonly number[];
 }
 
+/** Written out field by field: a copy of the series that is then added to costs some µs a row in Node.js 20. */
+export function numericRow({ study, policy, pseudonym, group, basis, year, code, unit }: Series, tUs: number, value: number): NumericRow {
+  return { study, policy, pseudonym, group, basis, year, code, unit, tUs, value };
+}
+
+/** As `numericRow`. */
+export function runRow({ study, policy, pseudonym, group, basis, year, code, unit }: Series, { t0Us, periodNs, scale, offset, samples }: Omit<RunRow, keyof Series>): RunRow {
+  return { study, policy, pseudonym, group, basis, year, code, unit, t0Us, periodNs, scale, offset, samples };
+}
+
 export interface SeriesCount {
   readonly study: string;
   readonly pseudonym: string;

@@ -1,7 +1,10 @@
 import { createHash } from 'node:crypto';
 import { SpamerError } from '../core/errors.js';
 import { limits } from '../core/limits.js';
-import type { AggregateCell, AggregateQuery, AnalyticsRecord, AnalyticsStore, NumericRecord, NumericRow, PageQuery, RunRecord, RunRow, Series, SeriesCount, SeriesFilter, SignalSummary, TimeBasis } from './analytics.js';
+import {
+  numericRow, runRow, type AggregateCell, type AggregateQuery, type AnalyticsRecord, type AnalyticsStore, type NumericRecord, type NumericRow, type PageQuery, type RunRecord, type RunRow, type Series,
+  type SeriesCount, type SeriesFilter, type SignalSummary, type TimeBasis,
+} from './analytics.js';
 import { cellsOf, type RawCell } from './cells.js';
 import { StoreFence, type OnTakenOver } from './clickhouse-fence.js';
 import { float64, int32, int32Lists, int64, nullableInt32, string, textMap, uuid, uuidBytes } from './clickhouse-native.js';
@@ -200,12 +203,12 @@ export class ClickHouseAnalytics implements AnalyticsStore {
   }
 
   async numerics(query: PageQuery): Promise<Page<NumericRow>> {
-    return this.#page(query, 'numerics', numericTimes, 'src_index', '1', 't_us, value', (row) => ({ ...seriesOfRow(row), tUs: Number(row['t_us']), value: Number(row['value']) }));
+    return this.#page(query, 'numerics', numericTimes, 'src_index', '1', 't_us, value', (row) => numericRow(seriesOfRow(row), Number(row['t_us']), Number(row['value'])));
   }
 
   async runs(query: PageQuery): Promise<Page<RunRow>> {
-    return this.#page(query, 'runs', runTimes, '0', 'length(samples)', 't0_us, period_ns, scale, value_offset, samples', (row) => ({
-      ...seriesOfRow(row), t0Us: Number(row['t0_us']), periodNs: Number(row['period_ns']), scale: Number(row['scale']), offset: Number(row['value_offset']), samples: row['samples'] as number[],
+    return this.#page(query, 'runs', runTimes, '0', 'length(samples)', 't0_us, period_ns, scale, value_offset, samples', (row) => runRow(seriesOfRow(row), {
+      t0Us: Number(row['t0_us']), periodNs: Number(row['period_ns']), scale: Number(row['scale']), offset: Number(row['value_offset']), samples: row['samples'] as number[],
     }));
   }
 

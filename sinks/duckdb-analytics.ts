@@ -2,9 +2,9 @@ import { BIGINT, DOUBLE, INTEGER, LIST, MAP, VARCHAR, listValue, mapValue, type 
 import { SpamerError } from '../core/errors.js';
 import { limits } from '../core/limits.js';
 import type { ConsumedOffset } from '../log/log.js';
-import type {
-  AggregateCell, AggregateQuery, AnalyticsRecord, AnalyticsStore, NumericRecord, NumericRow, PageQuery, RunRecord, RunRow, Series, SeriesCount, SeriesFilter,
-  SignalSummary, TimeBasis,
+import {
+  numericRow, runRow, type AggregateCell, type AggregateQuery, type AnalyticsRecord, type AnalyticsStore, type NumericRecord, type NumericRow, type PageQuery, type RunRecord, type RunRow, type Series,
+  type SeriesCount, type SeriesFilter, type SignalSummary, type TimeBasis,
 } from './analytics.js';
 import { cellsOf, type RawCell } from './cells.js';
 import { DuckFile, append, type DuckSettings, type Migration, type Parameters, type ParameterTypes, type Read, type Row, type Width } from './duckdb-file.js';
@@ -277,16 +277,15 @@ class DuckDbAnalytics implements AnalyticsStore {
   numerics(query: PageQuery): Promise<Page<NumericRow>> {
     const columns = 't.series, t.t_us, t.value, t.src_part, t.src_offset, t.src_index';
     const source = { select: `SELECT ${columns} FROM numerics t JOIN series s ON s.id = t.series`, time: numericTimes, width: this.#width('numerics') };
-    return this.#page(query, source, () => 1, (series, row) => ({ ...series, tUs: Number(row['t_us']), value: Number(row['value']) }));
+    return this.#page(query, source, () => 1, (series, row) => numericRow(series, Number(row['t_us']), Number(row['value'])));
   }
 
   runs(query: PageQuery): Promise<Page<RunRow>> {
     const columns = 't.series, t.t0_us, t.period_ns, t.scale, t.value_offset, t.samples, t.src_part, t.src_offset, 0 AS src_index';
     const select = `SELECT ${columns} FROM (SELECT *, 0 AS src_index FROM runs) t JOIN series s ON s.id = t.series`;
     // Compared with the beginning of a range is the last sample, so that a run that reaches into the range is found.
-    return this.#page(query, { select, time: runTimes, width: this.#width('runs') }, (row) => (row['samples'] as number[]).length, (series, row) => ({
-      ...series, t0Us: Number(row['t0_us']), periodNs: Number(row['period_ns']), scale: Number(row['scale']), offset: Number(row['value_offset']),
-      samples: row['samples'] as number[],
+    return this.#page(query, { select, time: runTimes, width: this.#width('runs') }, (row) => (row['samples'] as number[]).length, (series, row) => runRow(series, {
+      t0Us: Number(row['t0_us']), periodNs: Number(row['period_ns']), scale: Number(row['scale']), offset: Number(row['value_offset']), samples: row['samples'] as number[],
     }));
   }
 
