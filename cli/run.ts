@@ -5,6 +5,7 @@ import { SpamerError } from '../core/errors.js';
 import { exitNow } from '../core/exit.js';
 import { openJournal } from '../core/journal.js';
 import { stopOnSignals } from '../core/lifecycle.js';
+import { helpersGoBehind } from '../core/priority.js';
 import type { Config, RoleName, SettingName } from '../core/config.js';
 import type { Program, WholeProgram } from '../app/main.js';
 import { action, command, type CommonOptions, type Context } from './context.js';
@@ -65,6 +66,7 @@ export function demo(): Command {
 }
 
 async function runRoles(context: Context, config: Config, roles: readonly RoleName[]): Promise<void> {
+  await helpersGoBehind();
   const { startRoles } = await import('../app/role-program.js');
   const program = await startRoles(config, roles, { journal: openJournal(roles.join(','), config.log_level) });
   serveUntilStopped(program, config, async () => undefined, roles.includes('query'));
@@ -79,6 +81,7 @@ function firstPassword(config: Config): string {
 }
 
 async function begin(config: Config, demoMode: boolean): Promise<WholeProgram> {
+  await helpersGoBehind();
   // Loaded only when it runs: help and bad use answer without the native parts.
   const { startProgram } = await import('../app/main.js');
   return startProgram(config, { journal: openJournal('main', config.log_level), stream: true, demo: demoMode });

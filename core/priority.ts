@@ -1,4 +1,5 @@
-import { readlinkSync } from 'node:fs';
+import { readdirSync, readlinkSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { setPriority } from 'node:os';
 
 const behind = 10;
@@ -14,5 +15,20 @@ export function goBehind(): void {
     setPriority(Number(readlinkSync('/proc/thread-self').split('/').at(-1)), behind);
   } catch {
     // No /proc, or not allowed: all go alike then.
+  }
+}
+
+/**
+ * The same for the threads that the runtime keeps beside: V8's, which collect garbage and compile for all others, and the pool that carries out
+ * what is asynchronous, statements of DuckDB among it. To be called before the first worker thread starts: until then these are all but the caller's.
+ */
+export async function helpersGoBehind(): Promise<void> {
+  if (process.platform !== 'linux') return;
+  try {
+    // All of the pool starts with the first that is asked of it.
+    await stat('/proc/self');
+    for (const thread of readdirSync('/proc/self/task')) if (Number(thread) !== process.pid) setPriority(Number(thread), behind);
+  } catch {
+    // As above.
   }
 }
