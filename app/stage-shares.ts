@@ -13,8 +13,8 @@ export interface SharedThread extends ThreadApi {
   release(share: number): Promise<void>;
 }
 
-/** A transaction costs the brokers and this process several ms of CPU, however little it holds (decision 0101). */
-const gatherMs = 200;
+/** A commit costs its CPU however little it holds: on Kafka several ms of the brokers and of this process (decision 0101), on files a flush and a round (0115). */
+const gatherMs = { kafka: 200, files: 40 };
 
 interface Parts<Work> {
   readonly name: string;
@@ -48,7 +48,7 @@ export class StageShares<Work extends StageWork> {
     if (this.#running.has(share)) return;
     const writer = await log.writer(shareWriter(name, share, config.log_shares));
     const work = make(writer);
-    const stage = new Stage(log, writer, work, { ...stageDefaults, gatherMs: isOnKafka(config) ? gatherMs : 0, topic: 'vitals.raw', partitions: partitionsOf(share, config.log_shares, config.log_partitions) }, journal);
+    const stage = new Stage(log, writer, work, { ...stageDefaults, gatherMs: isOnKafka(config) ? gatherMs.kafka : gatherMs.files, topic: 'vitals.raw', partitions: partitionsOf(share, config.log_shares, config.log_partitions) }, journal);
     this.#running.set(share, { writer, work, stage });
     stage.start();
   }
