@@ -51,6 +51,7 @@ export function emulate(): Command {
     .option('--seconds <n>', 'length of the synthetic signals; default: until stopped', positive)
     .option('--speed <n|max>', 'times real time, or as fast as acknowledged', speedOf, 1)
     .option('--frame <seconds>', 'length of one frame', positive, 1)
+    .option('--deflate', 'compressed messages (permessage-deflate): fewer bytes on the wire for some CPU')
     .option('--start <time>', 'time of the first sample (RFC 3339 with its zone, a date, or microseconds)', timeArgument)
     .option('--buffer <dir>', 'offline buffer on disk')
     .option('--fault <json>', 'faults on demand, e.g. {"drop":0.01,"duplicate":0.05}', faultsOf)

@@ -31,6 +31,7 @@ export interface EmulateOptions extends CommonOptions {
   /** Microseconds since 1970. */
   readonly start?: number;
   readonly buffer?: string;
+  readonly deflate?: boolean;
   readonly fault?: FaultOptions;
 }
 
@@ -74,6 +75,7 @@ async function deviceOptions(file: string, source: Source, options: EmulateOptio
     ...(options.ca === undefined ? {} : { ca: await readAuthority(options.ca) }),
     ...(options.start === undefined ? {} : { startUs: options.start }),
     ...(options.buffer === undefined ? {} : { bufferDir: options.buffer }),
+    ...(options.deflate === undefined ? {} : { deflate: options.deflate }),
     ...(options.fault === undefined ? {} : { faults: options.fault }),
   };
 }

@@ -41,6 +41,8 @@ export interface ClientOptions {
   readonly ackTimeoutMs?: number | undefined;
   /** Silence after which a waiting device pings the server. */
   readonly askAfterMs?: number | undefined;
+  /** Offers permessage-deflate: fewer bytes on the wire for some CPU. */
+  readonly deflate?: boolean | undefined;
   readonly statusMs?: number | undefined;
   readonly backoffMs?: number | undefined;
 }
@@ -54,6 +56,8 @@ export interface ClientCounts {
 }
 
 const subprotocol = 'spamer.v1';
+/** Smaller messages hardly shrink. */
+const deflateBytesMin = 128;
 /** The longest wait is so many times the first one: a minute for a second. */
 const backoffGrowthMax = 60;
 /** Handshakes refused in a row after which waiting won't help: key unknown, device revoked, clock wrong. */
@@ -199,12 +203,12 @@ export class DeviceClient {
   }
 
   async #connection(url: string, signal: AbortSignal): Promise<Ended> {
-    const { ca, connect, deviceId, privateKey, now } = this.#options;
+    const { ca, connect, deviceId, privateKey, now, deflate = false } = this.#options;
     const made = connect === undefined ? undefined : await connect(new URL(url)).catch(() => null);
     if (made === null) return unconnected;
     return new Promise((resolve) => {
       const token = signDeviceToken({ device: deviceId, privateKey, nowMs: Math.floor(now() / 1000) });
-      const socket = new WebSocket(url, subprotocol, { headers: { authorization: `Bearer ${token}` }, perMessageDeflate: false, handshakeTimeout: 10_000, maxPayload: 1024 * 1024, ...(ca === undefined ? {} : { ca }), ...(made === undefined ? {} : { createConnection: () => made }) });
+      const socket = new WebSocket(url, subprotocol, { headers: { authorization: `Bearer ${token}` }, perMessageDeflate: deflate && { threshold: deflateBytesMin, clientNoContextTakeover: true }, handshakeTimeout: 10_000, maxPayload: 1024 * 1024, ...(ca === undefined ? {} : { ca }), ...(made === undefined ? {} : { createConnection: () => made }) });
       let untrusted = false;
       let status: number | null = null;
       let elsewhere: string | null = null;

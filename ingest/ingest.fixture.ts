@@ -157,8 +157,8 @@ export class TestDevice {
   fault = '';
   #changed: Array<() => void> = [];
 
-  constructor(url: string, token: string) {
-    this.socket = new WebSocket(url, [protocolName], { headers: { authorization: `Bearer ${token}` }, perMessageDeflate: false });
+  constructor(url: string, token: string, deflate = false) {
+    this.socket = new WebSocket(url, [protocolName], { headers: { authorization: `Bearer ${token}` }, perMessageDeflate: deflate && { threshold: 0, clientNoContextTakeover: true } });
     this.socket.on('message', (bytes: Buffer) => this.#heard(bytes));
     this.socket.on('error', (error) => (this.fault = error.message));
     this.socket.on('close', (code) => {
@@ -167,8 +167,8 @@ export class TestDevice {
     });
   }
 
-  static async connect(url: string, token: string): Promise<TestDevice> {
-    const device = new TestDevice(url, token);
+  static async connect(url: string, token: string, deflate = false): Promise<TestDevice> {
+    const device = new TestDevice(url, token, deflate);
     await device.until(() => device.hello !== null);
     return device;
   }

@@ -266,7 +266,8 @@ export class IngestServer {
     const { limits } = this.#parts.settings;
     this.#lobby.watch(app);
     app.ws<SocketData>(streamPath, {
-      compression: uws.DISABLED,
+      // For devices that offer permessage-deflate, each message alone, so that no connection keeps a window; to the limit below it counts inflated. Answers go as they are.
+      compression: uws.SHARED_DECOMPRESSOR,
       maxPayloadLength: limits.messageBytesMax,
       maxBackpressure: limits.socketBackpressureBytesMax,
       // Typed as a number, read as a boolean.

@@ -15,12 +15,14 @@ const secondsMax = 300;
 
 export interface RecordBytes {
   readonly record: string;
+  /** Whether the device offered permessage-deflate. */
+  readonly deflate: boolean;
   readonly bytesPerSample: number;
 }
 
 export async function wireBytes(): Promise<Row[]> {
-  return (await recordBytes()).map(({ record, bytesPerSample }) => (
-    { what: `bytes on the wire for a sample of record ${record}, 1 s a frame, both ways`, ours: bytesPerSample.toFixed(3), peer: '1.5', ratio: 1.5 / bytesPerSample, needs: 1, goal: 1.36 }
+  return (await recordBytes()).map(({ record, deflate, bytesPerSample }) => (
+    { what: `bytes on the wire for a sample of record ${record}, 1 s a frame, both ways${deflate ? ', messages compressed' : ''}`, ours: bytesPerSample.toFixed(3), peer: '1.5', ratio: 1.5 / bytesPerSample, needs: 1, goal: 1.36 }
   ));
 }
 
@@ -35,9 +37,11 @@ export async function recordBytes(): Promise<RecordBytes[]> {
     const found: RecordBytes[] = [];
     let settled = 0;
     for (const name of names) {
-      const { bytes, samples } = await streamed(run, await openWfdb(join(recordings, name)));
-      await settle(run.server, settled += samples);
-      found.push({ record: name, bytesPerSample: bytes / samples });
+      for (const deflate of [false, true]) {
+        const { bytes, samples } = await streamed(run, await openWfdb(join(recordings, name)), deflate);
+        await settle(run.server, settled += samples);
+        found.push({ record: name, deflate, bytesPerSample: bytes / samples });
+      }
     }
     return found;
   } finally {
@@ -45,13 +49,13 @@ export async function recordBytes(): Promise<RecordBytes[]> {
   }
 }
 
-async function streamed(run: Fresh, source: Source): Promise<{ readonly bytes: number; readonly samples: number }> {
+async function streamed(run: Fresh, source: Source, deflate: boolean): Promise<{ readonly bytes: number; readonly samples: number }> {
   const counter = await countingProxy(Number(new URL(run.ingest).port));
   const [device] = await enrol(run.server, 1);
   const { device: deviceId, key } = device as Device;
   const durationUs = Math.min(source.durationUs ?? Infinity, secondsMax * 1e6);
   const bounded: Source = { ...source, durationUs, read: (from, to) => source.read(from, Math.min(to, durationUs)) };
-  const { samples } = await runDevice({ url: run.ingest.replace(/:\d+\//, `:${counter.port}/`), deviceId, privateKey: key.privateKey, source: bounded, speed: 'max', frameSeconds: 1 });
+  const { samples } = await runDevice({ url: run.ingest.replace(/:\d+\//, `:${counter.port}/`), deviceId, privateKey: key.privateKey, source: bounded, speed: 'max', frameSeconds: 1, deflate });
   return { bytes: counter.end(), samples };
 }
 
