@@ -31,6 +31,8 @@ class Server {
   windowSeen = 0;
   windowFrames = 64;
   refuse = 0;
+  /** What each connection was agreed to have. */
+  readonly extensions: string[] = [];
   /** Where everybody is sent on to. */
   elsewhere: string | null = null;
   /** May answer a frame itself; true: it did. */
@@ -41,7 +43,7 @@ class Server {
 
   async start(): Promise<void> {
     const server = new WebSocketServer({
-      port: this.port, host: '127.0.0.1', handleProtocols: (protocols) => (protocols.has('spamer.v1') ? 'spamer.v1' : false),
+      port: this.port, host: '127.0.0.1', perMessageDeflate: true, handleProtocols: (protocols) => (protocols.has('spamer.v1') ? 'spamer.v1' : false),
       verifyClient: (info, done) => {
         this.tokens.push((info.req.headers.authorization ?? '').replace('Bearer ', ''));
         if (this.elsewhere === null) done(this.refuse === 0, this.refuse);
@@ -68,6 +70,7 @@ class Server {
 
   #connected(socket: WebSocket): void {
     let stalled = false;
+    this.extensions.push(socket.extensions);
     socket.send(encode('Hello', { serverTime: Date.now() * 1000, epoch: this.epoch, durableSeq: this.seq, windowFrames: this.windowFrames, windowBytes: 1 << 20, frameBytesMax: 65536, messageBytesMax: 262144, batchMs: 0 }));
     this.onConnect(socket);
     socket.on('message', (data) => {
@@ -163,6 +166,16 @@ test('[ONCE] every frame arrives once and in order, within the window, and the s
   assert.equal(notes.filter(({ kind }) => kind === 'connected').length, 1);
   const last = server.frames.at(-1)?.waveforms[0];
   assert.ok((last?.t0 ?? Infinity) <= Date.now() * 1000, 'nothing comes from the future');
+});
+
+test('[ONCE] a device that is to compress offers it, and its frames arrive as they are; others offer nothing', async (context) => {
+  const server = await serverOf(context);
+  const { startUs } = await runDevice(device(server, { deflate: true }));
+  assert.deepEqual(samplesOf(server.frames), await expected(startUs));
+  assert.deepEqual(server.extensions, ['permessage-deflate']);
+  const plain = await serverOf(context);
+  await runDevice(device(plain));
+  assert.deepEqual(plain.extensions, ['']);
 });
 
 test('[ONCE] drops, doubles, reordering, truncation, corruption and cut connections lose and double nothing', async (context) => {
