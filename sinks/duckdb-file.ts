@@ -33,7 +33,7 @@ export interface DuckSettings {
 
 /**
  * As long as a file is open DuckDB holds what it knows of each group of rows that was written to it: some 3 bytes a row, so gigabytes within days for 1,000 monitors. Of a
- * file that it has just opened it holds next to nothing, and that takes some 20 ms (decision 0114).
+ * file that it has just opened it holds next to nothing (with `storageVersion`), and that takes some 20 ms (decision 0114).
  */
 const renewRows = 4_000_000;
 
@@ -53,6 +53,12 @@ const chunkRows = 2000;
  * waveforms at worst (decision 0105). Files from before keep the groups they have.
  */
 const rowsPerGroup = 8192;
+
+/**
+ * Files are written so that this version of DuckDB and later ones read them, not as its default has it for all since 0.10: only then does a checkpoint leave groups of rows alone that
+ * did not change, instead of taking what is known of all groups of the table into memory, 3 bytes for each row that was ever stored (decision 0118). Older files become such ones.
+ */
+const storageVersion = 'v1.5.0';
 
 /**
  * One thread but for wide reads. With a second one it is chance which of the two carries a commit out, and when it is the second, the one that asked turns in a
@@ -322,7 +328,7 @@ export class DuckFile {
       });
       this.#writer = await this.#instance.connect();
       // Only a file that is attached can be told its row groups.
-      await this.#writer.run(`ATTACH '${path.replaceAll("'", "''")}' AS store (ROW_GROUP_SIZE ${rowsPerGroup})`);
+      await this.#writer.run(`ATTACH '${path.replaceAll("'", "''")}' AS store (ROW_GROUP_SIZE ${rowsPerGroup}, STORAGE_VERSION '${storageVersion}')`);
       await this.#writer.run(useStore);
       // Nothing else of the machine can be reached from SQL.
       await this.#writer.run('SET enable_external_access = false');

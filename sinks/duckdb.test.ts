@@ -166,6 +166,40 @@ void test('what the allocator keeps is given back while a store is written', { s
   assert.ok(after < before - 20, `${before.toFixed(0)} MB before, ${after.toFixed(0)} MB after`);
 });
 
+void test('a checkpoint takes nothing into memory of rows that were stored before the file was opened', { skip: process.platform === 'linux' ? false : 'only Linux tells the memory of a process' }, async (t) => {
+  const folder = await folderOf(t);
+  const run = (rows: number): { before: number; after: number } => {
+    const { stdout, status } = spawnSync(process.execPath, ['--expose-gc', fileURLToPath(new URL('duckdb-checkpoint.child.js', import.meta.url)), folder, String(rows)], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+    assert.equal(status, 0);
+    return JSON.parse(stdout) as { before: number; after: number };
+  };
+  run(5_000_000);
+  // More than a group of rows: it is when one is full that an older file's checkpoint takes all of them.
+  const { before, after } = run(20_000);
+  t.diagnostic(`${before.toFixed(0)} MB before, ${after.toFixed(0)} MB after`);
+  assert.ok(after < before + 6, `${before.toFixed(0)} MB before, ${after.toFixed(0)} MB after`);
+});
+
+void test('a file of an older version of DuckDB is read, its write-ahead log too, and becomes one of this version', async (t) => {
+  const path = join(await folderOf(t), 'old.duckdb');
+  const old = await DuckDBInstance.create(path);
+  const before = await old.connect();
+  await before.run('CREATE TABLE t (a INTEGER NOT NULL)');
+  await before.run('INSERT INTO t FROM range(20000)');
+  await before.run('CHECKPOINT');
+  await before.run('PRAGMA disable_checkpoint_on_shutdown');
+  await before.run('INSERT INTO t FROM range(20000, 20100)');
+  before.closeSync();
+  old.closeSync();
+  const versionOf = async (read: (sql: string) => Promise<readonly unknown[]>): Promise<unknown> => (await read("SELECT tags['storage_version'] AS version FROM duckdb_databases() WHERE path IS NOT NULL"))[0];
+  const file = await DuckFile.open({ ...duckDefaults, path }, [{ statements: ['CREATE TABLE u (a INTEGER NOT NULL)'] }], () => Promise.resolve());
+  t.after(() => file.close());
+  await file.transaction(async (connection) => void await connection.run('INSERT INTO t VALUES (20100)'));
+  await file.checkpoint();
+  assert.deepEqual(await file.rows('SELECT count(*)::INTEGER AS n, sum(a)::BIGINT AS sum FROM t', {}, {}), [{ n: 20_101, sum: 202_015_050n }]);
+  assert.deepEqual(await versionOf((sql) => file.rows(sql, {}, {})), { version: 'v1.5.0+' });
+});
+
 void test('reads of a store are wide from a million samples of what they read, after a restart too', async (t) => {
   const folder = await folderOf(t);
   let stores = await openDuckDbStores({ folder });
