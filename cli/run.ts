@@ -66,7 +66,6 @@ export function demo(): Command {
 }
 
 async function runRoles(context: Context, config: Config, roles: readonly RoleName[]): Promise<void> {
-  await helpersGoBehind();
   const { startRoles } = await import('../app/role-program.js');
   const program = await startRoles(config, roles, { journal: openJournal(roles.join(','), config.log_level) });
   serveUntilStopped(program, config, async () => undefined, roles.includes('query'));
@@ -81,7 +80,8 @@ function firstPassword(config: Config): string {
 }
 
 async function begin(config: Config, demoMode: boolean): Promise<WholeProgram> {
-  await helpersGoBehind();
+  // On Kafka that pool carries out what acks wait for, and other programs would go before it.
+  if (config.kafka_brokers === undefined) await helpersGoBehind();
   // Loaded only when it runs: help and bad use answer without the native parts.
   const { startProgram } = await import('../app/main.js');
   return startProgram(config, { journal: openJournal('main', config.log_level), stream: true, demo: demoMode });

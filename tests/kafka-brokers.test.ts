@@ -60,7 +60,8 @@ describe('the program on three brokers', { skip, timeout: 330_000 + kills * 20_0
     const env = await applied({ ...environmentOf('two.'), SPAMER_KAFKA_REPLICATION_FACTOR: '2' });
     const apply = () => cli('/nowhere', ['topics', 'apply', '--check'], env);
     await servers.kill(0);
-    await until('the copies of the broker that went are out of sync', async () => (await apply()).code !== 0, 60_000);
+    // Not by any refusal: for a moment after the kill it may be that nobody leads a topic.
+    await until('the copies of the broker that went are out of sync', async () => (await apply()).err.includes('fewer in-sync replicas'), 60_000);
     const folder = temporaryFolder('kafka-short');
     t.after(() => folder.remove());
     const program = spawnProgram(folder.dir, { env });

@@ -304,7 +304,10 @@ describe('the program as several processes on Kafka, ClickHouse and PostgreSQL',
     for (const [stop, start] of [[() => postgresql.stop(), () => postgresql.restart()], [() => clickHouse.stop(), () => clickHouse.restart()], [() => kafka.stop(), () => kafka.start()]] as const) {
       await stop();
       await start();
-      for (const name of processes.keys()) await until(`${name} to be ready again`, async () => (await deployment.probe(name, '/readyz')).status === 200);
+      for (const name of processes.keys()) {
+        const ready = until(`${name} to be ready again`, async () => (await deployment.probe(name, '/readyz')).status === 200);
+        await ready.catch(async (error: unknown) => assert.fail(`${(error as Error).message}: ${JSON.stringify((await deployment.probe(name, '/readyz')).answer)} ${deployment.of(name).stderr()}`));
+      }
     }
     for (const name of processes.keys()) assert.equal(deployment.of(name).process.exitCode, null, `${name} went on by itself`);
     const { samples, connections, balancedMs } = await ward.prove();
