@@ -13,7 +13,7 @@ export interface SharedThread extends ThreadApi {
   release(share: number): Promise<void>;
 }
 
-/** A commit costs its CPU however little it holds: on Kafka several ms of the brokers and of this process (decision 0101), on files a flush and a round (0115). */
+/** A commit costs its CPU however little it holds: on Kafka several ms of the brokers and of this process (decision 0101), on files a flush and a round (0116). */
 const gatherMs = { kafka: 200, files: 40 };
 
 interface Parts<Work> {
