@@ -66,16 +66,15 @@ export class Keyring {
     return this.dataKeys.get(keyName(patient, epoch)) ?? this.unwrap(patient, await this.parts.registry.wrappedKey(patient, epoch));
   }
 
-  private async unwrap(patient: PatientId, wrapped: WrappedKey | null): Promise<HeldKey | null> {
+  /** Nothing is waited for between the look at the keystore and the keeping, so that no key is kept that was punctured meanwhile [ERASED]. */
+  private unwrap(patient: PatientId, wrapped: WrappedKey | null): HeldKey | null {
     if (wrapped === null) return null;
     const name = keyName(patient, wrapped.epoch);
     const cached = this.dataKeys.get(name);
     if (cached !== undefined) return cached;
     const wrapWith = this.parts.keystore.wrapKey(wrapped.slot);
     if (wrapWith === null) return null;
-    const key = { patient, epoch: wrapped.epoch, secret: await unwrapKey(wrapped.jwe, wrapWith, name) };
-    // Punctured meanwhile: it must not be kept, nor given out [ERASED].
-    if (this.parts.keystore.wrapKey(wrapped.slot) === null) return null;
+    const key = { patient, epoch: wrapped.epoch, secret: unwrapKey(wrapped.jwe, wrapWith, name) };
     this.dataKeys.set(name, key);
     return key;
   }

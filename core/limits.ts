@@ -51,6 +51,8 @@ export const limits = {
   idempotencyKeysMax: 100_000,
   /** Answers of the registry that are kept until anything in it is written, of each kind. */
   registryAnswersCachedMax: 50_000,
+  /** Rows of the registry that one statement reads or counts for those who ask at the same time. */
+  registryRowsAtOnce: 1000,
   /** Sealings under one session key; far below the 2^32 of a random 96-bit nonce, and counted. */
   sealsPerSessionMax: 2 ** 31,
   /** Encryptions under one data key before it is replaced; a sixteenth of the 2^32 that random nonces would allow, though each session under it has a key of its own. */

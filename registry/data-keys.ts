@@ -1,5 +1,6 @@
-import { setImmediate as turn } from 'node:timers/promises';
 import { micros, type Micros, type PatientId } from '../core/ids.js';
+import { limits } from '../core/limits.js';
+import { Gather } from './gather.js';
 import type { SqlDatabase } from './sql.js';
 
 /** How often a data key was used, as far as reserved, and since when it is; null: from before that was noted. */
@@ -22,18 +23,16 @@ interface Asked {
   readonly patient: PatientId;
   readonly epoch: number;
   readonly count: number;
-  readonly done: (seals: number | null) => void;
-  readonly failed: (error: unknown) => void;
 }
 
 /** Epochs of patients' data keys and how often each is used. Their wrapped bytes are read through `Registry.wrappedKey`. */
 export class DataKeyRows {
   private readonly db: SqlDatabase;
-  private asked: Asked[] = [];
-  private reserving = false;
+  private readonly reservations: Gather<Asked, number | null>;
 
   constructor(db: SqlDatabase) {
     this.db = db;
+    this.reservations = new Gather((asked) => this.reserveAll(asked), limits.registryRowsAtOnce);
   }
 
   /** A new epoch; false when the patient is erased, or has it already. */
@@ -43,36 +42,16 @@ export class DataKeyRows {
     return (await this.db.query(sql, [patient, epoch, jwe, at])).length === 1;
   }
 
-  /**
-   * Counts `count` encryptions more under a key, durably, before they are done. Who asks while others are being written shares the
-   * next statement. Resolves with the count that includes all of them; null: there is no such key.
-   */
+  /** Counts `count` encryptions more under a key, durably, before they are done. Resolves with the count that includes them; null: there is no such key. */
   reserve(patient: PatientId, epoch: number, count: number): Promise<number | null> {
-    return new Promise((done, failed) => {
-      this.asked.push({ patient, epoch, count, done, failed });
-      if (!this.reserving) void this.reserveAll();
-    });
+    return this.reservations.ask({ patient, epoch, count });
   }
 
-  private async reserveAll(): Promise<void> {
-    this.reserving = true;
-    while (this.asked.length > 0) {
-      // PGlite answers before the next caller's message is looked at: without a turn of the loop nobody would ever share a statement.
-      await turn();
-      const batch = this.asked;
-      this.asked = [];
-      try {
-        const rows = await this.db.query<{ patient: PatientId; epoch: number; seals: number }>(
-          'SELECT patient, epoch::float8 AS epoch, seals::float8 AS seals FROM reserve_seals($1::json)',
-          [JSON.stringify(batch.map(({ patient, epoch, count }) => ({ patient, epoch, count })))],
-        );
-        const counts = new Map(rows.map((row) => [`${row.patient}.${row.epoch}`, row.seals]));
-        for (const { patient, epoch, done } of batch) done(counts.get(`${patient}.${epoch}`) ?? null);
-      } catch (error) {
-        for (const { failed } of batch) failed(error);
-      }
-    }
-    this.reserving = false;
+  /** Of a key that is asked for several times each is told the sum. */
+  private async reserveAll(asked: readonly Asked[]): Promise<Array<number | null>> {
+    const rows = await this.db.query<{ patient: PatientId; epoch: number; seals: number }>('SELECT patient, epoch::float8 AS epoch, seals::float8 AS seals FROM reserve_seals($1::json)', [JSON.stringify(asked)]);
+    const counts = new Map(rows.map((row) => [`${row.patient}.${row.epoch}`, row.seals]));
+    return asked.map(({ patient, epoch }) => counts.get(`${patient}.${epoch}`) ?? null);
   }
 
   /** Of one patient, by epoch. */

@@ -82,6 +82,21 @@ export function registryContract(name: string, open: () => Promise<RegistrySubje
       assert.equal(await registry.fact('once'), 'x');
     });
 
+    it('keys and devices that are asked for at the same time are each answered as if alone', async () => {
+      const patients = await Promise.all(Array.from({ length: 30 }, () => addPatient()));
+      const devices = await Promise.all(patients.map(() => addDevice()));
+      await Promise.all(devices.map((device, at) => registry.bind(device, { patient: patients[at] as PatientId, from: micros(at + 1), until: null })));
+      await Promise.all(patients.map((patient, at) => db.query('INSERT INTO data_keys VALUES ($1, 2, $2)', [patient, `second ${at}`])));
+      const nobody = randomUUID();
+      const asked = [...patients, ...patients, nobody as PatientId];
+      const newest = [...patients.map((_, at) => `second ${at}`), ...patients.map((_, at) => `second ${at}`), undefined];
+      assert.deepEqual(await Promise.all(asked.map(async (patient) => (await registry.wrappedKey(patient, null))?.jwe)), newest);
+      assert.deepEqual(await Promise.all(asked.map(async (patient) => (await registry.wrappedKey(patient, 1))?.jwe)), [...Array<string>(60).fill('wrapped'), undefined]);
+      assert.deepEqual(await Promise.all(patients.map((patient) => registry.wrappedKey(patient, 3))), Array(30).fill(null));
+      const entries = await Promise.all([...devices, nobody as DeviceId].map((device) => registry.device(device)));
+      assert.deepEqual(entries.map((entry) => entry?.bindings.map(({ patient, from }) => ({ patient, from }))), [...patients.map((patient, at) => [{ patient, from: at + 1 }]), undefined]);
+    });
+
     it('slots are never given twice, however many ask at once', async () => {
       const slots = await Promise.all(Array.from({ length: 50 }, () => registry.nextSlot()));
       assert.equal(new Set(slots).size, 50);

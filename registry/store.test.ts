@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { PGlite } from '@electric-sql/pglite';
 import { micros, type DeviceId, type PatientId } from '../core/ids.js';
+import { Gather } from './gather.js';
 import { Memo } from './memo.js';
 import { openPglite } from './postgres.js';
 import type { DeviceJwk } from './records.js';
@@ -63,6 +64,30 @@ test('a registry that keeps answers', { timeout: 120_000 }, async (t) => {
     assert.equal(await registry.token(hash), null);
   });
 
+  await t.test('asks the database once for all who ask at the same time, and each gets the own answer', async () => {
+    const several = await Promise.all(Array.from({ length: 50 }, async (_, at) => {
+      const one = { patient: randomUUID() as PatientId, device: randomUUID() as DeviceId, from: micros(at + 1) };
+      await registry.addPatient({ patient: one.patient, slot: await registry.nextSlot(), identity: randomBytes(8), recordIndex: randomBytes(8), demo: false, createdAt: micros(1) }, 1, `first ${at}`);
+      await db.query('INSERT INTO data_keys VALUES ($1, 2, $2)', [one.patient, `second ${at}`]);
+      await registry.addDevice(one.device, jwk(), { patient: one.patient, from: one.from, until: null });
+      return one;
+    }));
+    const nobody = randomUUID();
+    const patients = [...several.map((one) => one.patient), nobody as PatientId];
+    const devices = [...several.map((one) => one.device), nobody as DeviceId];
+    const ask = async (): Promise<void> => {
+      const [firsts, newest, bindings] = await Promise.all([
+        Promise.all(patients.map(async (one) => (await registry.wrappedKey(one, 1))?.jwe)),
+        Promise.all(patients.map(async (one) => (await registry.wrappedKey(one, null))?.jwe)),
+        Promise.all(devices.map(async (one) => (await registry.device(one))?.bindings)),
+      ]);
+      assert.deepEqual(firsts, [...several.map((_, at) => `first ${at}`), undefined]);
+      assert.deepEqual(newest, [...several.map((_, at) => `second ${at}`), undefined]);
+      assert.deepEqual(bindings, [...several.map(({ patient: bound, from }) => [{ patient: bound, from, until: null }]), undefined]);
+    };
+    assert.equal(await asked(ask), 2);
+  });
+
   await t.test('keeps no answer that was read while somebody wrote', async () => {
     for (let round = 0; round < 20; round++) {
       const state = round % 2 === 0 ? 'active' : 'revoked';
@@ -80,6 +105,20 @@ test('what is kept is bounded, and nothing where others write too', async () => 
   assert.deepEqual([await few.get(3, read), await few.get(2, read), await few.get(1, read)], [3, 2, 4]);
   const none = new Memo<number, number>(() => null, 2);
   assert.notEqual(await none.get(1, read), await none.get(1, read));
+});
+
+test('what is asked for at the same time is answered together, so many at once; a failure is of those alone who were asked for with it', async () => {
+  const batches: number[][] = [];
+  const gather = new Gather<number, number>(async (asked) => {
+    batches.push([...asked]);
+    if (asked.includes(13)) throw new RangeError('unlucky');
+    return asked.map((one) => one * 2);
+  }, 4);
+  assert.deepEqual(await Promise.all([1, 2, 3, 4, 5, 1].map((one) => gather.ask(one))), [2, 4, 6, 8, 10, 2]);
+  assert.deepEqual(batches.splice(0), [[1, 2, 3, 4], [5, 1]]);
+  const settled = await Promise.allSettled([12, 13, 14, 15, 16].map((one) => gather.ask(one)));
+  assert.deepEqual(settled.map(({ status }) => status), ['rejected', 'rejected', 'rejected', 'rejected', 'fulfilled']);
+  assert.equal(await gather.ask(17), 34);
 });
 
 test('the empty database made at build time is what initdb makes', { timeout: 120_000 }, async (t) => {

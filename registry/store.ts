@@ -5,6 +5,7 @@ import type { Binding, DeviceEntry, DeviceJwk, DeviceState, PatientRow, Role, St
 import { limits } from '../core/limits.js';
 import { claimKey, finishKey, releaseKey, type Claim, type KeptRequest } from './idempotency.js';
 import { boundAt, devicesAfter, patientsAfter, studiesAfter, studyOf, type Bound, type DevicesPart, type PatientsPart, type StudiesPart } from './lists.js';
+import { Gather } from './gather.js';
 import { Memo } from './memo.js';
 import type { Policy } from './policy.js';
 import type { SqlClient, SqlDatabase } from './sql.js';
@@ -22,6 +23,12 @@ export interface WrappedKey {
   readonly slot: number;
   readonly epoch: number;
   readonly jwe: string;
+}
+
+interface KeyAsked {
+  readonly patient: PatientId;
+  /** null: the newest. */
+  readonly epoch: number | null;
 }
 
 export interface CohortRow {
@@ -51,6 +58,9 @@ export class Registry {
   private readonly newestKeys: Memo<PatientId, WrappedKey>;
   private readonly deviceEntries: Memo<DeviceId, DeviceEntry>;
   private readonly tokenHolders: Memo<string, TokenHolder>;
+  /** What all devices need when they come back at once, and the stages of all patients at a start. */
+  private readonly keyReads: Gather<KeyAsked, WrappedKey | null>;
+  private readonly deviceReads: Gather<DeviceId, DeviceEntry | null>;
 
   constructor(db: SqlDatabase) {
     this.db = db;
@@ -58,6 +68,8 @@ export class Registry {
     this.newestKeys = new Memo(version, limits.registryAnswersCachedMax);
     this.deviceEntries = new Memo(version, limits.registryAnswersCachedMax);
     this.tokenHolders = new Memo(version, limits.registryAnswersCachedMax);
+    this.keyReads = new Gather((asked) => this.readWrappedKeys(asked), limits.registryRowsAtOnce);
+    this.deviceReads = new Gather((asked) => this.readDevices(asked), limits.registryRowsAtOnce);
   }
 
   close(): Promise<void> {
@@ -106,16 +118,18 @@ export class Registry {
 
   /** The wrapped key of an epoch, or of the newest. */
   async wrappedKey(patient: PatientId, epoch: number | null): Promise<WrappedKey | null> {
-    return epoch === null ? this.newestKeys.get(patient, () => this.readWrappedKey(patient, null)) : this.readWrappedKey(patient, epoch);
+    return epoch === null ? this.newestKeys.get(patient, () => this.keyReads.ask({ patient, epoch })) : this.keyReads.ask({ patient, epoch });
   }
 
-  private async readWrappedKey(patient: PatientId, epoch: number | null): Promise<WrappedKey | null> {
-    const rows = await this.db.query<WrappedKey>(
-      `SELECT slot::float8 AS slot, epoch::float8 AS epoch, jwe FROM data_keys JOIN patients ON patients.id = patient
-       WHERE patient = $1 AND ($2::bigint IS NULL OR epoch = $2) ORDER BY epoch DESC LIMIT 1`,
-      [patient, epoch],
+  private async readWrappedKeys(asked: readonly KeyAsked[]): Promise<Array<WrappedKey | null>> {
+    const rows = await this.db.query<WrappedKey & { place: number }>(
+      `SELECT place::float8 AS place, slot::float8 AS slot, found.epoch::float8 AS epoch, jwe
+       FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS asked (patient, epoch, place) JOIN patients ON patients.id = asked.patient
+       CROSS JOIN LATERAL (SELECT k.epoch, k.jwe FROM data_keys k WHERE k.patient = asked.patient AND (asked.epoch IS NULL OR k.epoch = asked.epoch) ORDER BY k.epoch DESC LIMIT 1) AS found`,
+      [asked.map(({ patient }) => patient), asked.map(({ epoch }) => epoch)],
     );
-    return rows[0] ?? null;
+    const keys = new Map(rows.map(({ place, ...key }) => [place, key]));
+    return asked.map((_, at) => keys.get(at + 1) ?? null);
   }
 
   // Devices and bindings
@@ -128,18 +142,21 @@ export class Registry {
   }
 
   device(device: DeviceId): Promise<DeviceEntry | null> {
-    return this.deviceEntries.get(device, () => this.readDevice(device));
+    return this.deviceEntries.get(device, () => this.deviceReads.ask(device));
   }
 
-  private async readDevice(device: DeviceId): Promise<DeviceEntry | null> {
-    const rows = await this.db.query<{ public_jwk: string; state: DeviceState } & (BindingRow | { patient: null })>(
-      'SELECT public_jwk, state, patient, from_us, until_us FROM devices LEFT JOIN bindings ON device = devices.id WHERE devices.id = $1 ORDER BY from_us',
-      [device],
+  private async readDevices(asked: readonly DeviceId[]): Promise<Array<DeviceEntry | null>> {
+    const rows = await this.db.query<{ id: DeviceId; public_jwk: string; state: DeviceState } & (BindingRow | { patient: null })>(
+      'SELECT devices.id, public_jwk, state, patient, from_us, until_us FROM devices LEFT JOIN bindings ON device = devices.id WHERE devices.id = ANY($1::uuid[]) ORDER BY from_us',
+      [asked],
     );
-    const [first] = rows;
-    if (first === undefined) return null;
-    const bindings = rows.flatMap((row) => (row.patient === null ? [] : [bindingOf(row)]));
-    return { device, publicKey: JSON.parse(first.public_jwk) as DeviceJwk, state: first.state, bindings };
+    const entries = new Map<DeviceId, DeviceEntry & { readonly bindings: Binding[] }>();
+    for (const row of rows) {
+      const entry = entries.get(row.id) ?? { device: row.id, publicKey: JSON.parse(row.public_jwk) as DeviceJwk, state: row.state, bindings: [] };
+      if (row.patient !== null) entry.bindings.push(bindingOf(row));
+      entries.set(row.id, entry);
+    }
+    return asked.map((device) => entries.get(device) ?? null);
   }
 
   devices(part: DevicesPart): Promise<DeviceId[]> {

@@ -99,7 +99,7 @@ test('[SEALED] Wycheproof json_web_encryption and json_web_crypto: no JWE that i
         const [key] = keysOf(group.private);
         // All of Wycheproof's contents are a few bytes of text, and ours are keys of 32: none is of our profile, whatever its algorithm.
         assert.notEqual(vector['pt']?.length, 64);
-        await assert.rejects(unwrapKey(jwe, secretOf(key), typeof kid === 'string' ? kid : String(key?.['kid'])), same, `${file} tcId ${vector.tcId}`);
+        assert.throws(() => unwrapKey(jwe, secretOf(key), typeof kid === 'string' ? kid : String(key?.['kid'])), same, `${file} tcId ${vector.tcId}`);
         counts.add(vector.result === 'valid' ? `valid, not of our profile (${algOf(jwe) === 'A256KW' && enc === 'A256GCM' ? 'content is no key' : algOf(jwe)}), refused` : 'invalid, refused');
       }
     }
@@ -110,7 +110,7 @@ test('[SEALED] Wycheproof json_web_encryption and json_web_crypto: no JWE that i
   assert.ok(keys.length >= 2);
   for (const key of keys) {
     const jwe = await new CompactEncrypt(Buffer.alloc(32, 9)).setProtectedHeader({ alg: 'A256KW', enc: 'A256GCM', kid: 'k' }).encrypt(secretOf(key));
-    assert.ok((await unwrapKey(jwe, secretOf(key), 'k')).equals(Buffer.alloc(32, 9)));
+    assert.ok(unwrapKey(jwe, secretOf(key), 'k').equals(Buffer.alloc(32, 9)));
   }
 });
 
@@ -136,7 +136,7 @@ test('RFC 7520: every key, signature and encryption of the cookbook is of other 
       counts.add(`${file.slice(0, 3)} of ${keys.length === 1 ? 'one key' : 'several keys'} refused`);
       for (const key of keys) {
         if (file.startsWith('jws-')) assert.equal(opens(form, withoutPrivate(key)), false, file);
-        else await assert.rejects(unwrapKey(form, secretOf(key), String(key['kid'])), same, file);
+        else assert.throws(() => unwrapKey(form, secretOf(key), String(key['kid'])), same, file);
       }
     }
     if (recipe.input.payload === undefined) continue;

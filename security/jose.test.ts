@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { createCipheriv, randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { CompactEncrypt, compactDecrypt } from 'jose';
+import nodeJose from 'node-jose';
 import { unwrapKey, wrapKey } from './jose.js';
 
 const wrapWith = randomBytes(32);
@@ -16,20 +17,20 @@ test('a wrapped key opens with jose, and what jose wraps opens here', async () =
   const opened = await compactDecrypt(jwe, wrapWith);
   assert.ok(Buffer.from(opened.plaintext).equals(dataKey));
   assert.deepEqual(opened.protectedHeader, { alg: 'A256KW', kid: 'p.1', enc: 'A256GCM' });
-  const unwrapped = await unwrapKey(jwe, wrapWith, 'p.1');
+  const unwrapped = unwrapKey(jwe, wrapWith, 'p.1');
   assert.ok(unwrapped.equals(dataKey));
   // A piece of Node's pool would take its other 8 KB along to every thread.
   assert.equal(unwrapped.buffer.byteLength, 32);
-  assert.ok((await unwrapKey(await encrypt({ alg: 'A256KW', enc: 'A256GCM', kid: 'p.1' }, dataKey), wrapWith, 'p.1')).equals(dataKey));
+  assert.ok(unwrapKey(await encrypt({ alg: 'A256KW', enc: 'A256GCM', kid: 'p.1' }, dataKey), wrapWith, 'p.1').equals(dataKey));
 });
 
 test('[SEALED] another key, another name, any changed character fails alike', async () => {
   const jwe = await wrapKey(randomBytes(32), wrapWith, 'p.1');
-  await assert.rejects(unwrapKey(jwe, randomBytes(32), 'p.1'), same);
-  await assert.rejects(unwrapKey(jwe, wrapWith, 'p.2'), same);
+  assert.throws(() => unwrapKey(jwe, randomBytes(32), 'p.1'), same);
+  assert.throws(() => unwrapKey(jwe, wrapWith, 'p.2'), same);
   for (let at = 0; at < jwe.length; at++) {
     const changed = `${jwe.slice(0, at)}${jwe[at] === 'A' ? 'B' : 'A'}${jwe.slice(at + 1)}`;
-    await assert.rejects(unwrapKey(changed, wrapWith, 'p.1'), same, `character ${at}`);
+    assert.throws(() => unwrapKey(changed, wrapWith, 'p.1'), same, `character ${at}`);
   }
 });
 
@@ -55,7 +56,7 @@ test('[SEALED] only the one header passes: no zip, other algorithms, embedded or
   bad.push(rehead(text.replace('}', ',"zip":"DEF"}')), rehead(text.replace('}', ',"crit":["b64"]}')), rehead(text.replace('{', '{"alg":"none",')), rehead('null'), rehead('[]'), rehead('{'));
   const [cek = '', iv = '', body = '', tag = ''] = rest;
   bad.push([head, cek, iv, body, Buffer.from(tag, 'base64url').subarray(0, 4).toString('base64url')].join('.'), [head, cek, iv, body, `${tag}=`].join('.'), [head, cek, iv, body, tag, ''].join('.'));
-  for (const [at, jwe] of bad.entries()) await assert.rejects(unwrapKey(jwe, wrapWith, 'k'), same, `case ${at}`);
+  for (const [at, jwe] of bad.entries()) assert.throws(() => unwrapKey(jwe, wrapWith, 'k'), same, `case ${at}`);
 });
 
 test('[SEALED] a key wrapped with another initial value is refused, though node-jose takes it and the GCM tag is right', async () => {
@@ -70,6 +71,8 @@ test('[SEALED] a key wrapped with another initial value is refused, though node-
     const body = Buffer.concat([cipher.update(Buffer.alloc(32, 5)), cipher.final()]);
     return [head, ...[wrapped, nonce, body, cipher.getAuthTag()].map((part) => part.toString('base64url'))].join('.');
   };
-  assert.ok((await unwrapKey(make(0xa6), wrapWith, 'k')).equals(Buffer.alloc(32, 5)));
-  await assert.rejects(unwrapKey(make(0xa7), wrapWith, 'k'), same);
+  assert.ok(unwrapKey(make(0xa6), wrapWith, 'k').equals(Buffer.alloc(32, 5)));
+  assert.throws(() => unwrapKey(make(0xa7), wrapWith, 'k'), same);
+  const key = await nodeJose.JWK.asKey({ kty: 'oct', k: wrapWith.toString('base64url'), alg: 'A256KW' });
+  assert.ok((await nodeJose.JWE.createDecrypt(key).decrypt(make(0xa7))).plaintext.equals(Buffer.alloc(32, 5)));
 });

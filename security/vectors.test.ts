@@ -60,12 +60,16 @@ test('[SEALED] HKDF-SHA-512 and HKDF-SHA-256', { skip }, async () => {
 test('[SEALED] AES-256 key wrap: a data key opens if and only if its content key was wrapped rightly', { skip }, async () => {
   const header = Buffer.from('{"alg":"A256KW","enc":"A256GCM","kid":"k"}').toString('base64url');
   const dataKey = Buffer.alloc(32, 7);
-  await each('aes_wrap_test.json', 16, (group, { msg }) => group.keySize === 256 && msg?.length === 64, async (vector) => {
+  await each('aes_wrap_test.json', 16, (group, { msg }) => group.keySize === 256 && msg?.length === 64, (vector) => {
     // The content is always sealed under the right content key, so that only the wrapping can be at fault.
     const nonce = Buffer.alloc(12, 3);
     const sealed = gcmSeal(bytes(vector['msg']), nonce, [Buffer.from(header)], dataKey);
     const jwe = [header, ...[bytes(vector['ct']), nonce, sealed.subarray(0, 32), sealed.subarray(32)].map((part) => part.toString('base64url'))].join('.');
-    return unwrapKey(jwe, bytes(vector['key']), 'k').then((opened) => opened.equals(dataKey), () => false);
+    try {
+      return unwrapKey(jwe, bytes(vector['key']), 'k').equals(dataKey);
+    } catch {
+      return false;
+    }
   });
 });
 
