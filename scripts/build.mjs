@@ -29,7 +29,14 @@ async function makeEmptyDatabase() {
   if (status !== 0) process.exit(status ?? 1);
 }
 
+/** Checked here and not by each start; see security/built-policies.ts. */
+function checkPolicies() {
+  const { status } = spawnSync(process.execPath, [`${root}dist/security/built-policies.js`], { cwd: root, stdio: 'inherit' });
+  if (status !== 0) process.exit(status ?? 1);
+}
+
 compile('tsconfig.json');
+checkPolicies();
 compile('console/tsconfig.json');
 copyPage();
 await makeEmptyDatabase();

@@ -26,11 +26,25 @@ export function policiesFolder(): string {
  * @throws SpamerError `config_invalid` that names the file: unreadable, does not parse, no or a second `@id`
  */
 export function readPolicyFiles(own?: string): PolicyFiles {
-  const folders = [policiesFolder(), ...(own === undefined ? [] : [own])];
   const policies: Record<string, string> = {};
+  const { schema, texts, tests } = readTexts(own);
+  for (const { path, text } of texts) addPolicies(policies, path, text);
+  return { schema, policies, tests };
+}
+
+export interface PolicyTexts {
+  readonly schema: string;
+  /** The `*.cedar` files. */
+  readonly texts: ReadonlyArray<{ readonly path: string; readonly text: string }>;
+  readonly tests: readonly string[];
+}
+
+/** What lies in the folders, as it is. @throws SpamerError `config_invalid` when the operator's own can't be read */
+export function readTexts(own?: string): PolicyTexts {
+  const folders = [policiesFolder(), ...(own === undefined ? [] : [own])];
   const files = folders.flatMap((folder) => namesOf(folder).map((name) => join(folder, name)));
-  for (const path of files.filter((file) => file.endsWith('.cedar'))) addPolicies(policies, path);
-  return { schema: readFileSync(join(policiesFolder(), 'spamer.cedarschema'), 'utf8'), policies, tests: files.filter((file) => file.endsWith('.test.json')) };
+  const texts = files.filter((file) => file.endsWith('.cedar')).map((path) => ({ path, text: readFileSync(path, 'utf8') }));
+  return { schema: readFileSync(join(policiesFolder(), 'spamer.cedarschema'), 'utf8'), texts, tests: files.filter((file) => file.endsWith('.test.json')) };
 }
 
 function namesOf(folder: string): string[] {
@@ -41,16 +55,16 @@ function namesOf(folder: string): string[] {
   }
 }
 
-function addPolicies(policies: Record<string, string>, path: string): void {
+function addPolicies(policies: Record<string, string>, path: string, text: string): void {
   const bad = (message: string): SpamerError => new SpamerError('config_invalid', `policies: ${message}`, { where: path });
-  const parts = cedar().policySetTextToParts(readFileSync(path, 'utf8'));
+  const parts = cedar().policySetTextToParts(text);
   if (parts.type === 'failure') throw bad(parts.errors[0]?.message ?? 'does not parse');
   if (parts.policy_templates.length > 0) throw bad('templates are not used here');
-  for (const text of parts.policies) {
-    const parsed = cedar().policyToJson(text);
+  for (const one of parts.policies) {
+    const parsed = cedar().policyToJson(one);
     const id = parsed.type === 'success' ? parsed.json.annotations?.['id'] : undefined;
     if (typeof id !== 'string' || !/^[a-z0-9][a-z0-9-]{0,63}$/.test(id)) throw bad('every policy needs an @id of lower-case letters, digits and hyphens');
     if (policies[id] !== undefined) throw bad(`@id("${id}") is there twice (also in another file than ${basename(path)}, perhaps)`);
-    policies[id] = text;
+    policies[id] = one;
   }
 }

@@ -36,25 +36,26 @@ let instances = 0;
  */
 export class PolicyEngine {
   readonly files: PolicyFiles;
-  /** By action the part of schema and policies that can concern it, which halves a decision's time. */
-  readonly #slices: ReadonlyMap<string, Slice>;
+  readonly #slices: Slices;
   /** Name by action of what the library keeps parsed; each is parsed at the first question, since most are not asked in most runs. */
   readonly #parsed = new Map<string, string>();
   readonly #instance = ++instances;
 
-  /** @throws SpamerError `config_invalid` that names the file and the place, when a policy does not parse or does not fit the schema */
-  constructor(files: PolicyFiles) {
+  /**
+   * @param slices what `checkedSlices` gave of these very files
+   * @throws SpamerError `config_invalid` that names the file and the place, when a policy does not parse or does not fit the schema
+   */
+  constructor(files: PolicyFiles, slices: Slices = checkedSlices(files)) {
     this.files = files;
-    checkPolicies(files);
-    this.#slices = slices(files);
+    this.#slices = slices;
   }
 
   get actions(): readonly string[] {
-    return [...this.#slices.keys()];
+    return Object.keys(this.#slices);
   }
 
   decide(request: PolicyRequest): PolicyDecision {
-    const slice = this.#slices.get(request.action);
+    const slice = Object.hasOwn(this.#slices, request.action) ? this.#slices[request.action] : undefined;
     if (slice === undefined) return { allowed: false, policies: [], faults: ['there is no such action'] };
     let answer: Cedar.AuthorizationAnswer;
     try {
@@ -95,49 +96,54 @@ export function callOf({ principal, action, resource, context }: PolicyRequest):
 
 interface Slice {
   readonly schema: Cedar.SchemaJson<string>;
-  readonly policies: Record<string, string>;
+  readonly policies: Readonly<Record<string, string>>;
 }
 
-/** Schema and policies by action. A policy whose scope names other actions only can't have a say, and is left out. */
-function slices({ schema, policies }: PolicyFiles): Map<string, Slice> {
-  const answer = cedar().schemaToJson(schema);
+/** By action the part of schema and policies that can concern it, which halves a decision's time. Plain JSON. */
+export type Slices = Readonly<Record<string, Slice>>;
+
+/** @throws SpamerError `config_invalid` that names the file and the place, when a policy does not parse or does not fit the schema */
+export function checkedSlices(files: PolicyFiles): Slices {
+  validatePolicies(files);
+  const parsed = Object.entries(files.policies).map(([id, text]) => ({ id, text, json: parsedPolicy(id, text) }));
+  for (const { id, json } of parsed) refuseOpenForbid(id, json);
+  const answer = cedar().schemaToJson(files.schema);
   if (answer.type === 'failure') throw invalid(answer.errors[0]?.message ?? 'the schema does not parse');
-  const found = new Map<string, Slice>();
   const space = answer.json[''];
-  const scopes = new Map(Object.entries(policies).map(([id, text]) => [id, scopeOf(text)]));
+  const found: Record<string, Slice> = {};
   for (const [action, declared] of Object.entries(space?.actions ?? {})) {
-    const concerned = Object.entries(policies).filter(([id]) => scopes.get(id)?.has(action) ?? true);
+    // A policy whose scope names other actions only can't have a say, and is left out.
+    const concerned = parsed.filter(({ json }) => scopeOf(json)?.has(action) ?? true).map(({ id, text }) => [id, text] as const);
     const types = [...(declared.appliesTo?.principalTypes ?? []), ...(declared.appliesTo?.resourceTypes ?? [])];
     const entityTypes = Object.fromEntries(Object.entries(space?.entityTypes ?? {}).filter(([type]) => types.includes(type)));
-    found.set(action, { schema: { '': { ...space, entityTypes, actions: { [action]: declared } } }, policies: Object.fromEntries(concerned) });
+    found[action] = { schema: { '': { ...space, entityTypes, actions: { [action]: declared } } }, policies: Object.fromEntries(concerned) };
   }
   return found;
 }
 
+function parsedPolicy(id: string, text: string): Cedar.PolicyJson {
+  const answer = cedar().policyToJson(text);
+  if (answer.type === 'failure') throw invalid(answer.errors[0]?.message ?? 'does not parse', id);
+  return answer.json;
+}
+
 /** The actions that a policy names; null: it says nothing about the action, or nothing that can be told here. */
-function scopeOf(text: string): ReadonlySet<string> | null {
-  const parsed = cedar().policyToJson(text);
-  if (parsed.type === 'failure') throw invalid(parsed.errors[0]?.message ?? 'does not parse');
-  const scope = parsed.json.action;
+function scopeOf({ action: scope }: Cedar.PolicyJson): ReadonlySet<string> | null {
   if (!('entity' in scope || 'entities' in scope)) return null;
   return new Set(('entities' in scope ? scope.entities : [scope.entity]).map((uid) => ('__entity' in uid ? uid.__entity.id : uid.id)));
 }
 
 const invalid = (message: string, where?: string): SpamerError => new SpamerError('config_invalid', `policies: ${message}`, where === undefined ? {} : { where });
 
-function checkPolicies({ schema, policies }: PolicyFiles): void {
+function validatePolicies({ schema, policies }: PolicyFiles): void {
   const answer = cedar().validate({ schema, policies: { staticPolicies: { ...policies } } });
   if (answer.type === 'failure') throw invalid(answer.errors[0]?.message ?? 'do not parse');
   const first = answer.validationErrors[0];
   if (first !== undefined) throw invalid(first.error.message, first.policyId);
-  for (const [id, text] of Object.entries(policies)) refuseOpenForbid(id, text);
 }
 
 /** A `forbid … when { x has y }` ends when y is left out, which would turn a deny into an allow. `unless { x has y … }` is the safe way round. */
-function refuseOpenForbid(id: string, text: string): void {
-  const answer = cedar().policyToJson(text);
-  if (answer.type === 'failure') throw invalid(answer.errors[0]?.message ?? 'does not parse', id);
-  const { effect, conditions } = answer.json;
+function refuseOpenForbid(id: string, { effect, conditions }: Cedar.PolicyJson): void {
   const open = effect === 'forbid' && conditions.some(({ kind, body }) => kind === 'when' && JSON.stringify(body).includes('"has":'));
   if (open) throw invalid('a forbid must not ask `has` in its `when`: leaving that attribute out would end it; say `unless` instead', id);
 }
