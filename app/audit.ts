@@ -2,6 +2,7 @@ import { systemClock } from '../core/clock.js';
 import type { PatientId } from '../core/ids.js';
 import type { Journal } from '../core/journal.js';
 import { limits } from '../core/limits.js';
+import type { Writer } from '../log/log.js';
 import type { AuditEntry } from '../security/audit.js';
 import { auditKey, type AuditKey } from '../security/commitments.js';
 import { Lru } from '../security/lru.js';
@@ -10,6 +11,7 @@ import { Refusals } from '../security/refusals.js';
 import { TrailReader } from '../security/trail-reader.js';
 import { Trail, type TrailKeys } from '../security/trail.js';
 import type { Custodian } from './custodian.js';
+import type { OnDeath } from './custodian-spawn.js';
 import type { ProgramLog } from './log.js';
 import type { Remote } from './rpc.js';
 import type { AuditParts } from './ports.js';
@@ -28,8 +30,20 @@ export interface Audit {
 
 const ownEntry = (action: string): AuditEntry => ({ action, outcome: 'done', actor: { kind: 'system', id: 'main' }, resource: null, patient: null, context: {} });
 
+export interface AuditStart {
+  readonly log: ProgramLog;
+  readonly custodian: Remote<Custodian>;
+  readonly journal: Journal;
+  readonly onDeath: OnDeath;
+  /** `openAuditWriter`, perhaps begun before. */
+  readonly writer: () => Promise<Writer>;
+}
+
+/** The trail's writer, which takes it over from whoever had it: only whose log and registry it is may open it. */
+export const openAuditWriter = (log: ProgramLog, onDeath: OnDeath): Promise<Writer> => log.writer('audit', { thread: true, onDeath: (error) => onDeath('audit writer', error) });
+
 /** Opens the trail in the log, with the custodian's keys; the start of the program is its first entry, the stop its last. */
-export async function startAudit(log: ProgramLog, custodian: Remote<Custodian>, journal: Journal, onDeath: (name: string, error: unknown) => void): Promise<Audit> {
+export async function startAudit({ log, custodian, journal, onDeath, writer }: AuditStart): Promise<Audit> {
   const { keystore, staff: secret, seed } = await custodian.auditKeys();
   const staff = auditKey(secret);
   const signer = noteSigner(`spamer/audit/${keystore}`, seed);
@@ -37,7 +51,7 @@ export async function startAudit(log: ProgramLog, custodian: Remote<Custodian>, 
     const found = await custodian.auditSecret(patient);
     return found === null ? null : auditKey(found);
   };
-  const store = trailStore(log, await log.writer('audit', { thread: true, onDeath: (error) => onDeath('audit writer', error) }));
+  const store = trailStore(log, await writer());
   try {
     const trail = await Trail.open({ store, keys: { staff, patient: cached(patientKey) }, signer, clock: systemClock, journal, onBroken: (error) => onDeath('audit', error) });
     await trail.record(ownEntry('program.start'));

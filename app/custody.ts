@@ -4,18 +4,19 @@ import type { MessagePort } from 'node:worker_threads';
 import type { Config } from '../core/config.js';
 import type { Journal } from '../core/journal.js';
 import type { Lifecycle } from '../core/lifecycle.js';
+import type { Writer } from '../log/log.js';
 import type { Enrolment } from '../security/enrolment.js';
 import type { People } from '../security/people.js';
 import type { Services } from '../security/services.js';
 import { startAudit, type Audit } from './audit.js';
 import type { Care } from './care.js';
 import type { Custodian } from './custodian.js';
+import type { OnDeath, SpawnedCustodian } from './custodian-spawn.js';
 import type { Erasures } from './erasures.js';
 import { ensureFirstAdmin } from './first-admin.js';
 import type { ProgramLog } from './log.js';
 import { recordMoves } from './moved.js';
 import { connect, serve, type Connection, type Remote } from './rpc.js';
-import { line, spawnThread, type SpawnedThread, type ThreadApi } from './thread.js';
 
 /** The keys and the registry, with the audit of what is done with them. */
 export interface Custody {
@@ -32,24 +33,17 @@ export interface Custody {
 
 const tokenSeconds = 366 * 86_400;
 
-type Lines = Readonly<Record<'main' | 'anonymize' | 'record' | 'people' | 'enrolment' | 'services' | 'erasures' | 'care', ReturnType<typeof line>>>;
-
-/** The custodian's thread with the lines to it; it reads its code, and opens nothing yet. */
-export interface SpawnedCustodian {
-  readonly thread: SpawnedThread<ThreadApi>;
-  readonly lines: Lines;
-  readonly forAudit: ReturnType<typeof line>;
-}
-
-export function spawnCustodian(config: Config, onDeath: (name: string, error: unknown) => void): SpawnedCustodian {
-  const lines: Lines = { main: line(), anonymize: line(), record: line(), people: line(), enrolment: line(), services: line(), erasures: line(), care: line() };
-  const forAudit = line();
-  const serving = Object.fromEntries(Object.entries(lines).map(([name, { serving: port }]) => [name, port]));
-  return { thread: spawnThread('custodian-thread', { config, ports: { ...serving, audit: forAudit.calling } }, onDeath), lines, forAudit };
+export interface CustodyStart {
+  readonly config: Config;
+  readonly lifecycle: Lifecycle;
+  readonly log: ProgramLog;
+  readonly journal: Journal;
+  readonly onDeath: OnDeath;
+  readonly auditWriter: () => Promise<Writer>;
 }
 
 /** Has the custodian open keystore and registry, and starts the audit; the folder is this process's. @throws SpamerError as they do. */
-export async function startCustody({ thread, lines, forAudit }: SpawnedCustodian, config: Config, lifecycle: Lifecycle, log: ProgramLog, journal: Journal, onDeath: (name: string, error: unknown) => void): Promise<Custody> {
+export async function startCustody({ thread, lines, forAudit }: SpawnedCustodian, { config, lifecycle, log, journal, onDeath, auditWriter }: CustodyStart): Promise<Custody> {
   await lifecycle.start(async () => {
     await thread.start();
     return thread;
@@ -76,7 +70,7 @@ export async function startCustody({ thread, lines, forAudit }: SpawnedCustodian
   }));
   await lifecycle.start(() => ({ name: 'audit line', stop: async () => forAudit.serving.close() }));
   // Before anything acts: what the custodian is asked to do waits until its entry can be written.
-  const audit = await lifecycle.start(() => startAudit(log, custody.custodian, journal, onDeath));
+  const audit = await lifecycle.start(() => startAudit({ log, custodian: custody.custodian, journal, onDeath, writer: auditWriter }));
   serve(forAudit.serving, audit.trail);
   await recordMoves(config.data_dir, audit.trail);
   await ensureAdminToken(config, custody.custodian);

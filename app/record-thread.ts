@@ -10,7 +10,8 @@ import type { Custodian } from './custodian.js';
 import { vaultOf } from './keys.js';
 import { connect } from './rpc.js';
 import { merged, noLoop, StageShares, type SharedThread } from './stage-shares.js';
-import { offer, openLog, threadData } from './worker.js';
+import { offer, threadData } from './worker.js';
+import { openLog } from './worker-log.js';
 
 export interface RecordThread extends SharedThread {
   stats(): Promise<RecordStats & LoopStats>;

@@ -13,7 +13,8 @@ import { openOwnStores, sharedStores, type OpenedStores } from './opened-stores.
 import { SinkShares } from './sink-shares.js';
 import { sinkShares } from './stores.js';
 import type { SharedThread } from './stage-shares.js';
-import { offer, openLog, threadData } from './worker.js';
+import { offer, threadData } from './worker.js';
+import { openLog } from './worker-log.js';
 
 /** The thread that owns the store files, and the shares of the sinks that this process has: all their writes and reads go through it (FACTS: two instances on one file see nothing of each other). */
 export interface StoresThread extends SharedThread, AnalyticsReads, PmrReads, Burier {

@@ -7,7 +7,7 @@ import { openJournal } from '../core/journal.js';
 import { stopOnSignals } from '../core/lifecycle.js';
 import { helpersGoBehind } from '../core/priority.js';
 import type { Config, RoleName, SettingName } from '../core/config.js';
-import type { Program, WholeProgram } from '../app/main.js';
+import type { Program, WholeProgram } from '../app/program.js';
 import { action, command, type CommonOptions, type Context } from './context.js';
 
 const drainMs = 10_000;

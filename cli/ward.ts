@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { WholeProgram } from '../app/main.js';
+import type { WholeProgram } from '../app/program.js';
 import { demoRecordNumber } from '../app/ports.js';
 import type { Config } from '../core/config.js';
 import { faultOf } from '../core/journal.js';

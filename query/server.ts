@@ -26,7 +26,7 @@ import { federationRoutes } from './federation.js';
 import { peopleRoutes } from './people.js';
 import type { QueryOptions, QueryPorts } from './ports.js';
 import { installProblems, Problem } from './problem.js';
-import { lazySerializers, lazyValidator } from './lazy-compilers.js';
+import { installValidator, lazySerializers } from './lazy-compilers.js';
 import { portableRoutes } from './portable.js';
 import { recordRoutes } from './record.js';
 import { serviceRoutes } from './services.js';
@@ -43,7 +43,7 @@ const packFromBytes = 2048;
  */
 export async function buildServer(ports: QueryPorts, options: QueryOptions): Promise<Api> {
   const api = fastify({ logger: false, ...(options.secure === undefined ? {} : { serverFactory: options.secure.make, https: {} }), bodyLimit: limits.bodyBytesMax, forceCloseConnections: true, requestTimeout: 30_000, ...(options.trustedProxies === undefined ? {} : { trustProxy: [...options.trustedProxies] }), routerOptions: { maxParamLength: 256 }, schemaController: { compilersFactory: { buildSerializer: lazySerializers } } }).withTypeProvider<TypeBoxTypeProvider>();
-  api.setValidatorCompiler(lazyValidator);
+  installValidator(api);
   await api.register(swagger, description(options));
   api.addSchema(Problem);
   installArrival(api);

@@ -8,7 +8,6 @@ import { flushFolder, flushTree } from './flushing-fs.js';
 import { migrate } from './migrate.js';
 import { freeBytes, RecoveringDatabase } from './recovery.js';
 import type { SqlDatabase } from './sql.js';
-import { unpackEmptyDatabase } from './template.js';
 
 /** PGlite's own choice, made for larger databases, would be 160 MB of memory that are touched one after the other. */
 const memorySettings = ['-c', 'shared_buffers=16MB', '-c', 'wal_buffers=1MB'];
@@ -48,6 +47,8 @@ async function create(dir: string): Promise<void> {
   await rm(beside, { recursive: true, force: true });
   await mkdir(dirname(dir), { recursive: true, mode: 0o700 });
   if (freeBytes(dirname(dir)) < createBytes) throw new SpamerError('disk_full', 'there is no room for the registry', { where: dir });
+  // Of a first start alone, its library too.
+  const { unpackEmptyDatabase } = await import('./template.js');
   try {
     unpackEmptyDatabase(beside);
   } catch (error) {

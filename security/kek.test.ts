@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import type { Kek, KekFields } from './kek.js';
 import { VaultKek } from './kek-vault.js';
-import { Keystore, keystorePath } from './keystore.js';
+import { Keystore } from './keystore.js';
+import { keystorePath } from './keystore-paths.js';
 
 const code = (expected: string) => (error: unknown): boolean => (error as { code?: string }).code === expected;
 

@@ -1,7 +1,8 @@
-import { hkdfSync, randomBytes, scrypt, timingSafeEqual } from 'node:crypto';
+import { hkdfSync, randomBytes, timingSafeEqual } from 'node:crypto';
 import { z } from 'zod';
-import { SpamerError, toSpamerError } from '../core/errors.js';
+import { SpamerError } from '../core/errors.js';
 import { gcmNonceBytes, gcmOpen, gcmSeal } from './gcm.js';
+import { scryptBounds, stretch, type ScryptCost } from './stretch.js';
 
 /** What a key encryption key leaves in the keystore beside the data key that it wrapped: flat, JSON, nothing secret. */
 export type KekFields = Readonly<Record<string, string | number>>;
@@ -25,9 +26,7 @@ export interface Kek {
 
 const keyBytes = 32;
 const base64url = z.string().regex(/^[\w-]+$/);
-/** Bounds, so that a foreign file can't make the start take hours or gigabytes. */
-export const scryptShape = z.strictObject({ N: z.number().int().min(2 ** 10).max(2 ** 20), r: z.literal(8), p: z.literal(1), salt: base64url });
-export type ScryptCost = z.output<typeof scryptShape>;
+export const scryptShape = z.strictObject({ N: z.number().int().min(scryptBounds.min).max(scryptBounds.max), r: z.literal(8), p: z.literal(1), salt: base64url });
 const fieldsShape = scryptShape.extend({ check: base64url, nonce: base64url, wrapped: base64url });
 
 const encode = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64url');
@@ -87,10 +86,7 @@ export class PassphraseKek implements Kek {
 
   async #stretch(cost: ScryptCost): Promise<Stretched> {
     if (this.#last?.salt === cost.salt && this.#last.N === cost.N) return this.#last;
-    const options = { N: cost.N, r: cost.r, p: cost.p, maxmem: 256 * cost.N * cost.r };
-    const stretched = await new Promise<Buffer>((resolve, reject) => {
-      scrypt(this.#passphrase.normalize('NFC'), decode(cost.salt), keyBytes, options, (error, bytes) => (error === null ? resolve(bytes) : reject(toSpamerError(error, 'internal', 'scrypt failed'))));
-    });
+    const stretched = await stretch(this.#passphrase, cost);
     const bytes = Buffer.from(hkdfSync('sha512', stretched, Buffer.alloc(0), 'spamer keystore v1', 2 * keyBytes));
     this.#last = { salt: cost.salt, N: cost.N, key: bytes.subarray(0, keyBytes), check: bytes.subarray(keyBytes) };
     return this.#last;

@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { unwrapKey, wrapKey } from './jose.js';
-import { Keystore, keystorePath } from './keystore.js';
+import { Keystore } from './keystore.js';
+import { keystorePath } from './keystore-paths.js';
 import { Lru } from './lru.js';
 
 /**
@@ -78,7 +79,7 @@ async function measured(keystore: Keystore, dir: string, earlier: number, gone: 
     const slot = kept[at] ?? 0;
     const known = dataKeys.get(slot);
     if (known !== undefined) return known;
-    const key = await unwrapKey(wraps[at] ?? '', keystore.wrapKey(slot) ?? Buffer.alloc(0), `${slot}`);
+    const key = unwrapKey(wraps[at] ?? '', keystore.wrapKey(slot) ?? Buffer.alloc(0), `${slot}`);
     dataKeys.set(slot, key);
     return key;
   };

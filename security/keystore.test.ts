@@ -6,7 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { Keystore, keystorePath, passphrasePath } from './keystore.js';
+import { Keystore } from './keystore.js';
+import { keystorePath, passphrasePath } from './keystore-paths.js';
 
 function folder(t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), 'spamer-keystore-'));

@@ -1,8 +1,8 @@
 import { createPrivateKey, createPublicKey, randomBytes, randomUUID, sign, type JsonWebKey } from 'node:crypto';
 import { stat } from 'node:fs/promises';
-import { join } from 'node:path';
 import { SpamerError } from '../core/errors.js';
 import { PassphraseKek, type Kek } from './kek.js';
+import { keystorePath, passphrasePath } from './keystore-paths.js';
 import { sealKeystore, unsealKeystore, type KeystoreContent, type KeystoreFile, type KeystoreVersion } from './keystore-file.js';
 import { finishReplacement, overwrite, readIfThere, replaceFile } from './replace.js';
 import { covers, leafKey, puncture } from './tree.js';
@@ -17,8 +17,6 @@ export interface KeystoreOptions {
   readonly scryptN?: number;
 }
 
-export const keystorePath = (dir: string): string => join(dir, 'keystore.json');
-export const passphrasePath = (dir: string): string => join(dir, 'keystore.passphrase');
 /** The generated passphrase that a rotation is about to use: there before the keystore that needs it. */
 const nextPassphrasePath = (dir: string): string => `${passphrasePath(dir)}.next`;
 
