@@ -60,6 +60,11 @@ export class Node implements NodeApi {
     return localPipeline({ ingest: parts?.ingest?.server ?? null, anonymize: parts?.processors?.anonymize ?? null, record: parts?.processors?.record ?? null, sinks: parts?.stores?.sinks === true ? parts.stores.api : null });
   }
 
+  /** Whether it knows where devices are let in, having heard it once. Before that it could only refuse them. */
+  get knowsPlaces(): boolean {
+    return this.#urls.length > 0;
+  }
+
   /** Where devices of a share are let in; null: nobody knows. */
   elsewhere(share: number): string | null {
     const url = this.#urls[share] ?? null;

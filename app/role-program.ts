@@ -169,9 +169,10 @@ async function startNode(context: Context, roles: readonly RoleName[], registry:
   const auditor = link.api<Auditor>('audit');
   const parts = await startParts({ ...context, onDeath }, roles, { log, ports, custodian, auditor, storesName: link.deployment.stores, elsewhere: (share) => node.elsewhere(share) });
   node.begin(parts);
+  const also = (): Readonly<Record<string, boolean>> => ({ line: link.joined, ...(roles.includes('ingest') ? { places: node.knowsPlaces } : {}) });
   const http = roles.includes('query')
-    ? await serveApi(context, { link, log, parts, custodian })
-    : await serveProbes(context, roles.flatMap((role) => partsOf[role]), { pipeline: node.pipeline, rest: { log, registry: registry?.rest.registry ?? null, emergencies: null }, joined: () => link.joined });
+    ? await serveApi(context, { link, log, parts, custodian, also })
+    : await serveProbes(context, roles.flatMap((role) => partsOf[role]), { pipeline: node.pipeline, rest: { log, registry: registry?.rest.registry ?? null, emergencies: null }, also });
   await link.tell();
   await lifecycle.start(() => ({ name: 'shares', stop: () => link.leave() }));
   return { node, parts, http, auditor };
@@ -219,7 +220,7 @@ async function startParts({ config, journal, lifecycle, policy, onDeath }: Conte
 }
 
 /** The page and the HTTP API, with everything else asked for over the line. */
-async function serveApi(context: Context, { link, log, parts, custodian }: { readonly link: Link; readonly log: ProgramLog; readonly parts: NodeParts; readonly custodian: Remote<Custodian> }): Promise<string> {
+async function serveApi(context: Context, { link, log, parts, custodian, also }: { readonly link: Link; readonly log: ProgramLog; readonly parts: NodeParts; readonly custodian: Remote<Custodian>; readonly also: () => Readonly<Record<string, boolean>> }): Promise<string> {
   const { config, journal, lifecycle, policy, certificates } = context;
   const { stores, vault } = parts;
   if (stores === null || vault === null) throw new SpamerError('internal', 'a process with the role query has no stores');
@@ -236,7 +237,7 @@ async function serveApi(context: Context, { link, log, parts, custodian }: { rea
     // What was deleted is known where the sinks are, which keep late rows of it out; and they may count what this process may only ask about.
     stores: overlaid(stores.api, Object.fromEntries(storeCounts.map((name) => [name, () => cluster[name]()]))),
     pipeline: wholePipeline(() => cluster.reports()), door: remoteDoor(cluster), renew: (patient) => cluster.renewed(patient),
-    ready: { parts: [], also: () => ({ line: link.joined }) },
+    ready: { parts: [], also },
   });
   const listening = await lifecycle.start(async () => listen(await buildApi(ports, config, certificates), config));
   port = listening.port;
@@ -248,13 +249,13 @@ const overlaid = (stores: StoresPart, own: Partial<StoresPart>): StoresPart => n
 const noRest: Rest = { log: null, registry: null, emergencies: null };
 
 /** Health, readiness and metrics of a process without the API. */
-async function serveProbes({ config, lifecycle, certificates, journal }: Context, wanted: readonly PartName[], { pipeline, rest, joined }: { readonly pipeline: Pipeline | null; readonly rest: Rest; readonly joined?: () => boolean }): Promise<string> {
+async function serveProbes({ config, lifecycle, certificates, journal }: Context, wanted: readonly PartName[], { pipeline, rest, also }: { readonly pipeline: Pipeline | null; readonly rest: Rest; readonly also?: () => Readonly<Record<string, boolean>> }): Promise<string> {
   const reports = new Reports();
   const own = pipeline ?? localPipeline({ ingest: null, anonymize: null, record: null, sinks: null });
   const probes = await buildProbes({
     journal,
     metrics: { read: () => readMetrics(own, reports, rest) },
-    readiness: () => readiness(own, reports, rest, { parts: wanted, also: () => (joined === undefined ? {} : { line: joined() }) }),
+    readiness: () => readiness(own, reports, rest, { parts: wanted, ...(also === undefined ? {} : { also }) }),
   }, certificates.http?.certificate.servers);
   return (await lifecycle.start(() => listen(probes, config))).url;
 }

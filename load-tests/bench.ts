@@ -23,7 +23,7 @@ import { wholeWay, wholeWayAtBest } from './whole-way.js';
  */
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { quick: { type: 'boolean', default: false }, json: { type: 'boolean', default: false }, seconds: { type: 'string' }, pace: { type: 'string' }, devices: { type: 'string' }, size: { type: 'string' } },
+  options: { quick: { type: 'boolean', default: false }, json: { type: 'boolean', default: false }, seconds: { type: 'string' }, pace: { type: 'string' }, devices: { type: 'string' }, size: { type: 'string' }, processes: { type: 'string' } },
 });
 const seconds = Number(values.seconds ?? (values.quick ? 10 : 60));
 /** Samples/s of the whole way; without it, the highest that short trials hold. */
@@ -38,7 +38,7 @@ const parts: Readonly<Record<string, () => Promise<Row[]>>> = {
   'tls': () => tls(values.quick),
   'bytes': () => wireBytes(),
   'aggregate': () => aggregate(values.quick),
-  'connections': () => connections(values.quick, values.devices === undefined ? null : Number(values.devices)),
+  'connections': () => connections({ quick: values.quick, asked: values.devices === undefined ? null : Number(values.devices), processes: Number(values.processes ?? 1) }),
   'replay': () => replay(values.quick),
   'start': () => start(values.quick, values.size === undefined ? null : Number(values.size)),
   'security': () => securityCosts(values.quick),

@@ -5,10 +5,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { KeyFile } from '../device-emulator/key.js';
+import { Deployment, deploymentMissing } from '../tests/deployment.js';
 import { until } from '../tests/program.js';
 import { Fleet, type Back } from './fleet.js';
-import { kernelMemoryMb, openFilesMax, privateMemoryMb, spent, threadSeconds } from './process.js';
+import { childrenOf, kernelMemoryMb, openFilesMax, privateMemoryMb, spent, threadSeconds } from './process.js';
 import { percentile, say, thousands, type Row } from './report.js';
+import { Ledger } from './scale-ledger.js';
 import { fresh, type Device, type Fresh } from './server.js';
 
 const needed = 20_000;
@@ -18,76 +20,167 @@ const stormSeconds = 30;
 /** Files that the program keeps from device sockets, and the generator's own. */
 const otherFiles = 1024;
 const storms = 2;
+// A device belongs to one: of more, each process has more evenly many devices.
+const shares = 16;
 
 /** What is loaded and compiled for the first connections is no connection's: memory is counted from when this part is there. */
 const warmUp = 0.1;
 /** Garbage of the handshakes is no connection's either. */
 const rest = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5000));
 
+export interface ConnectionsOptions {
+  readonly quick: boolean;
+  readonly asked: number | null;
+  /** With the role `ingest`, over Kafka, ClickHouse and PostgreSQL; one: the whole program on files. */
+  readonly processes: number;
+}
+
+/** Who holds the connections. */
+interface Holder {
+  readonly name: string;
+  /** Where devices knock, with commas between. */
+  readonly urls: string;
+  /** Without mapped files, of all processes that hold connections. */
+  memoryMb(): number;
+  /** Connections that it counts. */
+  counted(): Promise<number>;
+  /** What a piece of work took of CPU, in words and in seconds. */
+  during<T>(work: () => Promise<T>): Promise<{ readonly result: T; readonly cpuS: number; readonly told: string }>;
+}
+
 /**
  * Devices that have shown their token and hold a connection: how many, what each costs in memory, and how fast all come back when all lost it in
- * one moment. As many as the limit of open files lets the program take, at most 50,000.
+ * one moment. As many as the limit of open files lets the program take, at most 50,000; it is a limit of each process, so several take more.
  */
-export async function connections(quick: boolean, asked: number | null): Promise<Row[]> {
-  const possible = openFilesMax() - otherFiles;
+export async function connections({ quick, asked, processes }: ConnectionsOptions): Promise<Row[]> {
+  const possible = (openFilesMax() - otherFiles) * processes;
   const count = Math.min(asked ?? (quick ? wanted / 10 : wanted), possible);
   if (count === possible) say(`  ${thousands(openFilesMax())} open files a process (ulimit -Hn) allow ${thousands(possible)} connections; the goal of ${thousands(wanted)} needs ${thousands(wanted + otherFiles)}`);
-  const begin = performance.now();
+  return processes === 1 ? inOne(count, quick) : inSeveral(processes, count, quick);
+}
+
+async function inOne(count: number, quick: boolean): Promise<Row[]> {
   const { dir, file } = await enrolMany(count);
-  say(`  ${thousands(count)} devices of ${thousands(count)} patients enrolled in ${((performance.now() - begin) / 1000).toFixed(1)} s`);
   const run = await fresh({ dir });
   try {
-    const fleet = await Fleet.start(file, count, run.ingest);
-    try {
-      return await measured(run, fleet, { count, quick });
-    } finally {
-      fleet.end();
-    }
+    return await withFleet(holderOf(run), { file, count, quick });
   } finally {
     await run.end();
   }
 }
 
+/** The processes that have the doors, and the one with the keys; nothing is sent, so nobody works on it or stores it. */
+async function inSeveral(processes: number, count: number, quick: boolean): Promise<Row[]> {
+  const missing = deploymentMissing();
+  if (missing !== null) {
+    say(`  skipped: ${missing}`);
+    return [];
+  }
+  const deployment = await Deployment.start({ longLived: true, shares, partitions: shares });
+  const names = Array.from({ length: processes }, (_, at) => `ingest-${at + 1}`);
+  try {
+    const { file } = await enrolMany(count, { dir: deployment.folder, registry: deployment.environmentOf('registry')['SPAMER_REGISTRY_URL'] ?? '' });
+    await deployment.begin('registry');
+    for (const name of names) await deployment.begin(name, 'ingest');
+    await deployment.ready();
+    // A process is ready when it has shares of the work.
+    await until('every process to have its shares', async () => (await Promise.all(names.map((name) => deployment.probe(name, '/readyz')))).every(({ status }) => status === 200), 60_000);
+    return await withFleet(holderOfSeveral(deployment, names), { file, count, quick });
+  } finally {
+    for (const name of ['registry', ...names]) {
+      const stderr = deployment.of(name).stderr();
+      if (stderr !== '') say(`  ${name} said: ${stderr.slice(0, 500)}`);
+    }
+    await deployment.discard();
+  }
+}
+
+async function withFleet(holder: Holder, { file, count, quick }: { readonly file: string; readonly count: number; readonly quick: boolean }): Promise<Row[]> {
+  const fleet = await Fleet.start(file, count, holder.urls);
+  try {
+    return await measured(holder, fleet, { count, quick });
+  } finally {
+    fleet.end();
+  }
+}
+
+const connectionsOf = async (http: string): Promise<number> => Number(/^spamer_connections (\d+)$/m.exec(await (await fetch(new URL('/metrics', http))).text())?.[1] ?? NaN);
+
+const holderOf = (run: Fresh): Holder => ({
+  name: 'the process',
+  urls: run.ingest,
+  memoryMb: () => privateMemoryMb(run.pid),
+  counted: async () => Number(/^spamer_connections (\d+)$/m.exec(await (await run.server.raw('/metrics')).text())?.[1] ?? NaN),
+  during: async (work) => {
+    const before = threadSeconds(run.pid);
+    const result = await work();
+    const after = threadSeconds(run.pid);
+    return { result, cpuS: sum(after) - sum(before), told: spent(before, after) };
+  },
+});
+
+function holderOfSeveral(deployment: Deployment, names: readonly string[]): Holder {
+  const ledger = new Ledger(deployment);
+  for (const name of ['registry', ...names]) ledger.add(name);
+  const pids = names.map((name) => deployment.of(name).process.pid ?? 0);
+  return {
+    name: `${names.length} processes with the role ingest`,
+    urls: deployment.ingest(),
+    memoryMb: () => pids.flatMap((pid) => [pid, ...childrenOf(pid)]).reduce((total, pid) => total + privateMemoryMb(pid), 0),
+    counted: async () => (await Promise.all(names.map(async (name) => connectionsOf((await deployment.of(name).ready).http)))).reduce((total, one) => total + one, 0),
+    during: async (work) => {
+      const results: Array<Awaited<ReturnType<typeof work>>> = [];
+      const { by } = await ledger.during(async () => { results.push(await work()); });
+      const [result] = results;
+      if (result === undefined) throw new RangeError('the work has no result');
+      const cpuS = [...by.values()].reduce((total, one) => total + one, 0);
+      return { result, cpuS, told: `${cpuS.toFixed(1)} CPU s: ${[...by].map(([name, seconds]) => `${name} ${seconds.toFixed(1)}`).join(', ')}` };
+    },
+  };
+}
+
+/** Where devices are enrolled: a new data folder with everything in it, unless the keys' folder and the registry's database are named. */
+interface Place { readonly dir: string; readonly registry?: string }
+
 /** A data folder in which so many devices of a patient each are registered, and the file of their keys in it: see `enrol.bench.ts`. */
-export async function enrolMany(count: number): Promise<{ readonly dir: string; readonly file: string; readonly devices: readonly Device[] }> {
-  const dir = mkdtempSync(join(tmpdir(), 'spamer-bench-'));
+export async function enrolMany(count: number, { dir, registry }: Place = { dir: mkdtempSync(join(tmpdir(), 'spamer-bench-')) }): Promise<{ readonly dir: string; readonly file: string; readonly devices: readonly Device[] }> {
+  const begin = performance.now();
   const file = join(dir, 'bench-keys.json');
-  const child = spawn(process.execPath, [fileURLToPath(new URL('./enrol.bench.js', import.meta.url)), dir, String(count), file], { stdio: 'inherit' });
+  const child = spawn(process.execPath, [fileURLToPath(new URL('./enrol.bench.js', import.meta.url)), dir, String(count), file, ...(registry === undefined ? [] : [registry])], { stdio: 'inherit' });
   const [code] = (await once(child, 'exit')) as [number | null];
   if (code !== 0) throw new RangeError(`enrolment ended with ${code}`);
   const devices = (JSON.parse(readFileSync(file, 'utf8')) as readonly KeyFile[]).map(({ device, ...key }): Device => ({ device, key }));
+  say(`  ${thousands(count)} devices of ${thousands(count)} patients enrolled in ${((performance.now() - begin) / 1000).toFixed(1)} s`);
   return { dir, file, devices };
 }
 
-async function measured(run: Fresh, fleet: Fleet, { count, quick }: { readonly count: number; readonly quick: boolean }): Promise<Row[]> {
+async function measured(holder: Holder, fleet: Fleet, { count, quick }: { readonly count: number; readonly quick: boolean }): Promise<Row[]> {
   const some = Math.ceil(count * warmUp);
   await fleet.open(warmUp);
   await rest();
-  const [own, kernel, cpuBefore, begin] = [privateMemoryMb(run.pid), kernelMemoryMb(), threadSeconds(run.pid), performance.now()];
-  const first = await fleet.open(1);
+  const [own, kernel, begin] = [holder.memoryMb(), kernelMemoryMb(), performance.now()];
+  const { result: first, told: opened } = await holder.during(() => fleet.open(1));
   const firstS = (performance.now() - begin) / 1000;
-  say(`  ${thousands(first.held - some)} more connected, a few at a time, in ${firstS.toFixed(1)} s, refused on the way: ${told(first)}; ${spent(cpuBefore, threadSeconds(run.pid))}`);
+  say(`  ${thousands(first.held - some)} more connected, a few at a time, in ${firstS.toFixed(1)} s, refused on the way: ${told(first)}; ${opened}`);
   await rest();
-  await agreed(run, fleet, count);
-  const ownKb = ((privateMemoryMb(run.pid) - own) * 1024) / (count - some);
+  await agreed(holder, fleet, count);
+  const ownKb = ((holder.memoryMb() - own) * 1024) / (count - some);
   const kernelKb = ((kernelMemoryMb() - kernel) * 1024) / (count - some);
-  say(`  each of these holds ${ownKb.toFixed(2)} KB of the process (which grew from ${own.toFixed(0)} to ${privateMemoryMb(run.pid).toFixed(0)} MB without mapped files), and ${kernelKb.toFixed(2)} KB of the kernel's (sockets and slabs, both ends)`);
+  say(`  each of these holds ${ownKb.toFixed(2)} KB of ${holder.name} (which grew from ${own.toFixed(0)} to ${holder.memoryMb().toFixed(0)} MB without mapped files), and ${kernelKb.toFixed(2)} KB of the kernel's (sockets and slabs, both ends)`);
   let [slowest, cpuMs] = [0, 0];
   for (let round = 1; round <= storms; round++) {
-    const cpu = threadSeconds(run.pid);
-    const back = await fleet.storm();
-    const last = Math.max(...back.ms) / 1000;
+    const { result: back, cpuS, told: cost } = await holder.during(() => fleet.storm());
+    const last = percentile(back.ms, 1) / 1000;
     slowest = Math.max(slowest, last);
-    const after = threadSeconds(run.pid);
-    cpuMs = Math.max(cpuMs, ((sum(after) - sum(cpu)) * 1000) / count);
-    say(`  storm ${round}: ${thousands(back.held)} back in ${last.toFixed(1)} s (half in ${(percentile(back.ms, 0.5) / 1000).toFixed(1)} s, 99 % in ${(percentile(back.ms, 0.99) / 1000).toFixed(1)} s), refused on the way: ${told(back)}; ${spent(cpu, after)}`);
-    await agreed(run, fleet, count);
+    cpuMs = Math.max(cpuMs, (cpuS * 1000) / count);
+    say(`  storm ${round}: ${thousands(back.held)} back in ${last.toFixed(1)} s (half in ${(percentile(back.ms, 0.5) / 1000).toFixed(1)} s, 99 % in ${(percentile(back.ms, 0.99) / 1000).toFixed(1)} s), refused on the way: ${told(back)}; ${cost}`);
+    await agreed(holder, fleet, count);
   }
   const scale = quick ? ` of ${thousands(count)}` : '';
   return [
-    { what: 'connections open, authenticated, idle', ours: thousands(count), peer: thousands(needed), ratio: count / needed, needs: quick ? 0 : 1, goal: wanted / needed },
-    { what: `memory of the process for each of ${thousands(count)} (and ${kernelKb.toFixed(2)} KB of the kernel's for both ends)`, ours: `${ownKb.toFixed(2)} KB`, peer: `${kbEach} KB`, ratio: kbEach / ownKb, needs: 0, goal: 1 },
-    { what: `reconnect storm${scale}: all back (${cpuMs.toFixed(2)} ms of CPU each)`, ours: `${slowest.toFixed(1)} s`, peer: `${stormSeconds} s for ${thousands(count)}`, ratio: stormSeconds / slowest, needs: 1, goal: 1 },
+    { what: `connections open, authenticated, idle, in ${holder.name}`, ours: thousands(count), peer: thousands(needed), ratio: count / needed, needs: quick ? 0 : 1, goal: wanted / needed },
+    { what: `memory of ${holder.name} for each of ${thousands(count)} (and ${kernelKb.toFixed(2)} KB of the kernel's for both ends)`, ours: `${ownKb.toFixed(2)} KB`, peer: `${kbEach} KB`, ratio: kbEach / ownKb, needs: 0, goal: 1 },
+    { what: `reconnect storm${scale}: all back (${cpuMs.toFixed(2)} ms of CPU each)`, ours: `${slowest.toFixed(1)} s`, peer: `${stormSeconds} s for ${thousands(count)}`, ratio: stormSeconds / slowest, needs: count > needed ? 0 : 1, goal: 1 },
   ];
 }
 
@@ -95,10 +188,8 @@ const sum = (threads: ReturnType<typeof threadSeconds>): number => threads.reduc
 const told = ({ refusals }: Back): string => (refusals.size === 0 ? 'nobody' : [...refusals].map(([reason, times]) => `${thousands(times)} × ${reason}`).join(', '));
 
 /** Devices and server say the same: nobody was dropped, and nobody counts twice. */
-async function agreed(run: Fresh, fleet: Fleet, count: number): Promise<void> {
-  const metric = async (): Promise<number> => Number(/^spamer_connections (\d+)$/m.exec(await (await run.server.raw('/metrics')).text())?.[1] ?? NaN);
-  await until('the server to count every connection', async () => (await metric()) === count, 30_000);
+async function agreed(holder: Holder, fleet: Fleet, count: number): Promise<void> {
+  await until('the server to count every connection', async () => (await holder.counted()) === count, 30_000);
   const { held, dropped } = await fleet.look();
   if (held !== count || dropped > 0) throw new RangeError(`${held} of ${count} are connected, ${dropped} were dropped`);
 }
-

@@ -5,6 +5,7 @@ import { Custodian } from '../app/custodian.js';
 import type { PatientId } from '../core/ids.js';
 import { generateDeviceKey, type KeyFile } from '../device-emulator/key.js';
 import { openPglite } from '../registry/postgres.js';
+import { openPostgres } from '../registry/postgres-pool.js';
 import type { SqlDatabase } from '../registry/sql.js';
 import { Sealer } from '../security/envelope.js';
 import { wrapKey } from '../security/jose.js';
@@ -12,17 +13,19 @@ import { Keystore } from '../security/keystore.js';
 import { publicDeviceKey } from '../security/tokens.js';
 
 /**
- * `node enrol.bench.js DIR COUNT FILE`: a data folder in which COUNT patients with a device each are registered, and the devices' keys in FILE.
+ * `node enrol.bench.js DIR COUNT FILE [URL]`: a data folder in which COUNT patients with a device each are registered (its registry is the PostgreSQL
+ * database of URL where that is given), and the devices' keys in FILE.
  * The API takes about 9 ms of CPU for each, most of it statements of their own; here a thousand share one. The rows, the wrapped keys and the
  * sealed identities are those of the program, which is started on them; only the audit has no entries of it.
  */
 const rowsPerStatement = 1000;
-const [dir = '', count = '', file = ''] = process.argv.slice(2);
+const [dir = '', count = '', file = '', url] = process.argv.slice(2);
+const postgres = url === undefined ? undefined : { url, connectionsMax: 1, statementTimeoutMs: 60_000 };
 
 // Makes keystore and registry, as a first start does.
-await (await Custodian.open({ dir, audit: { record: () => Promise.resolve() } })).close();
+await (await Custodian.open({ dir, postgres, audit: { record: () => Promise.resolve() } })).close();
 const keystore = await Keystore.open(dir, { mayCreate: false });
-const database = await openPglite(join(dir, 'registry'));
+const database = postgres === undefined ? await openPglite(join(dir, 'registry')) : await openPostgres(postgres);
 const devices: KeyFile[] = [];
 for (let left = Number(count); left > 0; left -= rowsPerStatement) devices.push(...(await enrolled(database, Math.min(left, rowsPerStatement))));
 await database.close();

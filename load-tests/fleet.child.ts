@@ -9,18 +9,23 @@ import { openRaw, type RawConnection } from './wire.js';
  * A share of the devices of `fleet.ts`, in a process of its own: a process has only so many open files. They connect from an address of
  * their own, since an address has only so many ports, and do what a device does when it is refused: come back after growing, jittered pauses.
  */
-const [file = '', first = '', count = '', url = '', address = ''] = process.argv.slice(2);
+const [file = '', first = '', count = '', urls = '', address = ''] = process.argv.slice(2);
+/** Each knocks at one of them, always the same, and is sent on from there where another process has its share. */
+const doors = urls.split(',');
 const devices = (JSON.parse(readFileSync(file, 'utf8')) as KeyFile[]).slice(Number(first), Number(first) + Number(count));
 const pauseMs = 1000;
 const pauseGrowthMax = 60;
 /** At most so many at once: a slow start, and not a storm. */
 const openingAtOnce = 128;
+const connectsAtOnce = 64;
 
 const held = new Map<number, RawConnection>();
 let dropped = 0;
 let refusals: Record<string, number> = {};
 
 const tell = (told: Told): void => { process.send?.(told); };
+/** What has come in is read. */
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 const wait = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Until its Hello is there, however often it is refused. Milliseconds of that. */
@@ -47,7 +52,7 @@ const tokenOf = (index: number): string => {
 };
 
 async function greeted(token: string, index: number): Promise<RawConnection> {
-  const connection = await openRaw(url, token, undefined, address);
+  const connection = await openRaw(doors[index % doors.length] ?? '', token, undefined, address);
   return new Promise((resolve, reject) => {
     connection.onClose = () => reject(new RangeError('closed before Hello'));
     connection.onMessage = (message) => {
@@ -85,7 +90,13 @@ function cut(): void {
 
 async function storm(): Promise<void> {
   cut();
-  const ms = await Promise.all(devices.map((_, index) => connect(index, tokens[index] ?? null)));
+  const coming: Array<Promise<number>> = [];
+  for (const index of devices.keys()) {
+    coming.push(connect(index, tokens[index] ?? null));
+    // Each device is a machine of its own: none waits with its request until ten thousand others have a socket, for which a server would give it up.
+    if (index % connectsAtOnce === 0) await turn();
+  }
+  const ms = await Promise.all(coming);
   tell({ kind: 'back', held: held.size, refusals, ms });
 }
 

@@ -16,7 +16,8 @@ export interface Back {
   readonly ms: readonly number[];
 }
 
-const perProcess = 12_000;
+/** A loop with more sockets than that stands still for longer, in a storm, than a server waits for the answer to a ping. */
+const perProcess = 6000;
 const program = fileURLToPath(new URL('./fleet.child.js', import.meta.url));
 
 /** Many devices that hold a connection and say nothing, in processes of their own. */
@@ -27,12 +28,12 @@ export class Fleet {
     this.#children = children;
   }
 
-  /** @param file of the devices' keys */
-  static async start(file: string, count: number, url: string): Promise<Fleet> {
+  /** @param file of the devices' keys @param urls of the doors, with commas between */
+  static async start(file: string, count: number, urls: string): Promise<Fleet> {
     // As many as the cores share evenly, so that no process is busy while others have nothing left to do.
     const processes = Math.max(2, Math.ceil(count / perProcess));
     const share = Math.ceil(count / processes);
-    const children = Array.from({ length: processes }, (_, at) => fork(program, [file, String(at * share), String(Math.max(0, Math.min(share, count - at * share))), url, `127.0.0.${at + 2}`], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] }));
+    const children = Array.from({ length: processes }, (_, at) => fork(program, [file, String(at * share), String(Math.max(0, Math.min(share, count - at * share))), urls, `127.0.0.${at + 2}`], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] }));
     const fleet = new Fleet(children);
     await Promise.all(children.map((child) => said(child, 'ready')));
     return fleet;

@@ -175,6 +175,29 @@ describe('the program as several processes on Kafka, ClickHouse and PostgreSQL',
     assert.deepEqual(places, new Set(doors), 'both let some in');
   });
 
+  it('a process is ready when it can let devices in or send them on, and not before', async () => {
+    const server = await deployment.server();
+    const enrolled: Enrolled[] = [];
+    while (new Set(enrolled.map(shareOfDevice)).size < 2) enrolled.push(await enrolPatient(server));
+    await settled(enrolled);
+    const [name] = doors;
+    assert.equal(await deployment.of(name).stop(), 0, deployment.of(name).stderr());
+    await deployment.begin(name);
+    await deployment.ready(name);
+    let told: { readonly parts: Record<string, boolean> } | null = null;
+    await until('it to be ready', async () => {
+      const { status, answer } = await deployment.probe<{ parts: Record<string, boolean> }>(name, '/readyz');
+      told = answer;
+      return status === 200;
+    });
+    const answers = await Promise.all(enrolled.map((one) => knock(name, one)));
+    assert.deepEqual(told, { ready: true, parts: { ingest: true, log: true, line: true, places: true } });
+    for (const { heard, location, closed } of answers) assert.ok(heard.length > 0 || location?.startsWith('307 ') === true, `${location ?? ''} ${closed ?? ''}`);
+    for (const socket of answers) socket.end();
+    // The others get shares, and their devices, as before.
+    await settled(enrolled);
+  });
+
   it('[DENY] a revocation, and the loss of a key, reach the process that the device is connected to within 2 s', async (t) => {
     const server = await deployment.server();
     const [revoked, rotated] = [await enrolPatient(server), await enrolPatient(server)];
