@@ -8,10 +8,10 @@ import type { KeyFile } from '../device-emulator/key.js';
 import { Deployment, deploymentMissing } from '../tests/deployment.js';
 import { until } from '../tests/program.js';
 import { Fleet, type Back } from './fleet.js';
-import { childrenOf, kernelMemoryMb, openFilesMax, privateMemoryMb, spent, threadSeconds } from './process.js';
+import { inOneProcess, inProcesses, type Holder } from './holders.js';
+import { kernelMemoryMb, openFilesMax } from './process.js';
 import { percentile, say, thousands, type Row } from './report.js';
-import { Ledger } from './scale-ledger.js';
-import { fresh, type Device, type Fresh } from './server.js';
+import { fresh, type Device } from './server.js';
 
 const needed = 20_000;
 const wanted = 50_000;
@@ -20,7 +20,7 @@ const stormSeconds = 30;
 /** Files that the program keeps from device sockets, and the generator's own. */
 const otherFiles = 1024;
 const storms = 2;
-// A device belongs to one: of more, each process has more evenly many devices.
+/** A device belongs to one: the more there are, the more evenly processes have devices. */
 const shares = 16;
 
 /** What is loaded and compiled for the first connections is no connection's: memory is counted from when this part is there. */
@@ -33,19 +33,6 @@ export interface ConnectionsOptions {
   readonly asked: number | null;
   /** With the role `ingest`, over Kafka, ClickHouse and PostgreSQL; one: the whole program on files. */
   readonly processes: number;
-}
-
-/** Who holds the connections. */
-interface Holder {
-  readonly name: string;
-  /** Where devices knock, with commas between. */
-  readonly urls: string;
-  /** Without mapped files, of all processes that hold connections. */
-  memoryMb(): number;
-  /** Connections that it counts. */
-  counted(): Promise<number>;
-  /** What a piece of work took of CPU, in words and in seconds. */
-  during<T>(work: () => Promise<T>): Promise<{ readonly result: T; readonly cpuS: number; readonly told: string }>;
 }
 
 /**
@@ -63,7 +50,7 @@ async function inOne(count: number, quick: boolean): Promise<Row[]> {
   const { dir, file } = await enrolMany(count);
   const run = await fresh({ dir });
   try {
-    return await withFleet(holderOf(run), { file, count, quick });
+    return await withFleet(inOneProcess(run), { file, count, quick });
   } finally {
     await run.end();
   }
@@ -76,21 +63,22 @@ async function inSeveral(processes: number, count: number, quick: boolean): Prom
     say(`  skipped: ${missing}`);
     return [];
   }
-  const deployment = await Deployment.start({ longLived: true, shares, partitions: shares });
+  const deployment = await Deployment.start({ longLived: true, shares, partitions: shares, env: { SPAMER_LOG_LEVEL: 'error' } });
   const names = Array.from({ length: processes }, (_, at) => `ingest-${at + 1}`);
   try {
     const { file } = await enrolMany(count, { dir: deployment.folder, registry: deployment.environmentOf('registry')['SPAMER_REGISTRY_URL'] ?? '' });
     await deployment.begin('registry');
     for (const name of names) await deployment.begin(name, 'ingest');
     await deployment.ready();
-    // A process is ready when it has shares of the work.
-    await until('every process to have its shares', async () => (await Promise.all(names.map((name) => deployment.probe(name, '/readyz')))).every(({ status }) => status === 200), 60_000);
-    return await withFleet(holderOfSeveral(deployment, names), { file, count, quick });
-  } finally {
+    // Before that they could only refuse devices.
+    await until('every door to know where devices are let in', async () => (await Promise.all(names.map((name) => deployment.probe(name, '/readyz')))).every(({ status }) => status === 200), 60_000);
+    const rows = await withFleet(inProcesses(deployment, names), { file, count, quick });
     for (const name of ['registry', ...names]) {
       const stderr = deployment.of(name).stderr();
       if (stderr !== '') say(`  ${name} said: ${stderr.slice(0, 500)}`);
     }
+    return rows;
+  } finally {
     await deployment.discard();
   }
 }
@@ -102,41 +90,6 @@ async function withFleet(holder: Holder, { file, count, quick }: { readonly file
   } finally {
     fleet.end();
   }
-}
-
-const connectionsOf = async (http: string): Promise<number> => Number(/^spamer_connections (\d+)$/m.exec(await (await fetch(new URL('/metrics', http))).text())?.[1] ?? NaN);
-
-const holderOf = (run: Fresh): Holder => ({
-  name: 'the process',
-  urls: run.ingest,
-  memoryMb: () => privateMemoryMb(run.pid),
-  counted: async () => Number(/^spamer_connections (\d+)$/m.exec(await (await run.server.raw('/metrics')).text())?.[1] ?? NaN),
-  during: async (work) => {
-    const before = threadSeconds(run.pid);
-    const result = await work();
-    const after = threadSeconds(run.pid);
-    return { result, cpuS: sum(after) - sum(before), told: spent(before, after) };
-  },
-});
-
-function holderOfSeveral(deployment: Deployment, names: readonly string[]): Holder {
-  const ledger = new Ledger(deployment);
-  for (const name of ['registry', ...names]) ledger.add(name);
-  const pids = names.map((name) => deployment.of(name).process.pid ?? 0);
-  return {
-    name: `${names.length} processes with the role ingest`,
-    urls: deployment.ingest(),
-    memoryMb: () => pids.flatMap((pid) => [pid, ...childrenOf(pid)]).reduce((total, pid) => total + privateMemoryMb(pid), 0),
-    counted: async () => (await Promise.all(names.map(async (name) => connectionsOf((await deployment.of(name).ready).http)))).reduce((total, one) => total + one, 0),
-    during: async (work) => {
-      const results: Array<Awaited<ReturnType<typeof work>>> = [];
-      const { by } = await ledger.during(async () => { results.push(await work()); });
-      const [result] = results;
-      if (result === undefined) throw new RangeError('the work has no result');
-      const cpuS = [...by.values()].reduce((total, one) => total + one, 0);
-      return { result, cpuS, told: `${cpuS.toFixed(1)} CPU s: ${[...by].map(([name, seconds]) => `${name} ${seconds.toFixed(1)}`).join(', ')}` };
-    },
-  };
 }
 
 /** Where devices are enrolled: a new data folder with everything in it, unless the keys' folder and the registry's database are named. */
@@ -184,7 +137,6 @@ async function measured(holder: Holder, fleet: Fleet, { count, quick }: { readon
   ];
 }
 
-const sum = (threads: ReturnType<typeof threadSeconds>): number => threads.reduce((total, { user, system }) => total + user + system, 0);
 const told = ({ refusals }: Back): string => (refusals.size === 0 ? 'nobody' : [...refusals].map(([reason, times]) => `${thousands(times)} × ${reason}`).join(', '));
 
 /** Devices and server say the same: nobody was dropped, and nobody counts twice. */

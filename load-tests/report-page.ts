@@ -62,8 +62,8 @@ ${peers.filter(({ survivors }) => survivors !== null).map(({ name, survivors }) 
 <div id="latency"></div>
 <table><tr>${latency.points.map(({ percentile }) => `<th>p${percentile}</th>`).join('')}</tr><tr>${latency.points.map(({ ms }) => `<td class="n">${ms.toFixed(2)} ms</td>`).join('')}</tr></table>
 <h2>Bytes on the wire</h2>
-<p>${wire.length === 0 ? 'Not measured: the recordings were not there.' : 'Of one ECG sample of a recording that a device streams, a second a frame: everything that TCP carries both ways, handshake and acks included.'}</p>
-<table>${wire.map(({ record, deflate, bytesPerSample }) => `<tr><td>record ${escaped(record)}${deflate ? ', messages compressed' : ''}</td><td class="n">${bytesPerSample.toFixed(3)} bytes a sample</td></tr>`).join('')}</table>
+<p>${wire.length === 0 ? 'Not measured: the recordings were not there.' : 'Of one ECG sample of a recording that a device streams: everything that TCP carries both ways, handshake and acks included.'}</p>
+<table>${wire.map(({ record, deflate, frameSeconds, bytesPerSample }) => `<tr><td>record ${escaped(record)}, ${frameSeconds} s a frame${deflate ? ', messages compressed' : ''}</td><td class="n">${bytesPerSample.toFixed(3)} bytes a sample</td></tr>`).join('')}</table>
 <h2>Memory over time</h2><p>Of the process that takes the frames, resident, mapped files included, in the last round.</p><div id="memory"></div>
 <h2>Rounds</h2><div id="rounds"></div>`,
     script: `const data = ${inScript({ latency: latency.points, peers: ran.map(({ name, runs }) => ({ name, rates: runs.map(({ rate }) => rate), memory: runs.at(-1)?.memory ?? [] })) })};

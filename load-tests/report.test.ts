@@ -31,7 +31,7 @@ void test('the page of a report is whole by itself, shows every figure, and brea
   });
   const page = pageOf({
     at: '2026-01-01T00:00:00.000Z', commit: 'abc', machine: { cpu: 'a </script> cpu', cores: 2, memoryGb: 4, kernel: '6', node: '20' }, settings: { frames: 10, rounds: 2, survivorsOf: 100_000 },
-    peers: [result(bare, null), result(absent, 'not & never')], latency: { framesPerS: 10, frames: 100, points: [{ percentile: 99, ms: 12.345 }] }, wire: [{ record: 'v<1', deflate: true, bytesPerSample: 1.2345 }],
+    peers: [result(bare, null), result(absent, 'not & never')], latency: { framesPerS: 10, frames: 100, points: [{ percentile: 99, ms: 12.345 }] }, wire: [{ record: 'v<1', deflate: true, frameSeconds: 1, bytesPerSample: 1.2345 }],
   });
   assert.doesNotMatch(page, /(src|href)="(?!data:)/, 'nothing is loaded from elsewhere');
   assert.doesNotMatch(page, /<absent>|<lib>|v<1|a <\/script> cpu/);
