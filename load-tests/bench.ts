@@ -38,7 +38,7 @@ const parts: Readonly<Record<string, () => Promise<Row[]>>> = {
   'tls': () => tls(values.quick),
   'bytes': () => wireBytes(),
   'aggregate': () => aggregate(values.quick),
-  'connections': () => connections({ quick: values.quick, asked: values.devices === undefined ? null : Number(values.devices), processes: Number(values.processes ?? 1) }),
+  'connections': () => connections({ quick: values.quick, asked: values.devices === undefined ? null : Number(values.devices), processes: values.processes === undefined ? null : Number(values.processes) }),
   'replay': () => replay(values.quick),
   'start': () => start(values.quick, values.size === undefined ? null : Number(values.size)),
   'security': () => securityCosts(values.quick),

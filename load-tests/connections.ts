@@ -31,18 +31,29 @@ const rest = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5
 export interface ConnectionsOptions {
   readonly quick: boolean;
   readonly asked: number | null;
-  /** With the role `ingest`, over Kafka, ClickHouse and PostgreSQL; one: the whole program on files. */
-  readonly processes: number;
+  /** With the role `ingest`, over Kafka, ClickHouse and PostgreSQL; one: the whole program on files; null: that, and then as many as needed where one may not open enough. */
+  readonly processes: number | null;
 }
+
+/** By the limit of open files, which is one of each process. */
+const possible = (processes: number): number => (openFilesMax() - otherFiles) * processes;
 
 /**
  * Devices that have shown their token and hold a connection: how many, what each costs in memory, and how fast all come back when all lost it in
- * one moment. As many as the limit of open files lets the program take, at most 50,000; it is a limit of each process, so several take more.
+ * one moment. As many as the limit of open files lets the program take, at most 50,000.
  */
 export async function connections({ quick, asked, processes }: ConnectionsOptions): Promise<Row[]> {
-  const possible = (openFilesMax() - otherFiles) * processes;
-  const count = Math.min(asked ?? (quick ? wanted / 10 : wanted), possible);
-  if (count === possible) say(`  ${thousands(openFilesMax())} open files a process (ulimit -Hn) allow ${thousands(possible)} connections; the goal of ${thousands(wanted)} needs ${thousands(wanted + otherFiles)}`);
+  const count = asked ?? (quick ? wanted / 10 : wanted);
+  const rows = await connected(processes ?? 1, count, quick);
+  if (processes !== null || count < needed || possible(1) >= needed) return rows;
+  const shared = await connected(Math.ceil(needed / possible(1)), needed, quick);
+  const [alone, ...others] = rows;
+  return alone === undefined || shared.length === 0 ? rows : [{ ...alone, needs: 0 }, ...others, ...shared];
+}
+
+async function connected(processes: number, wished: number, quick: boolean): Promise<Row[]> {
+  const count = Math.min(wished, possible(processes));
+  if (count < wished) say(`  ${thousands(openFilesMax())} open files a process (ulimit -Hn) allow ${thousands(count)} connections of ${thousands(wished)}`);
   return processes === 1 ? inOne(count, quick) : inSeveral(processes, count, quick);
 }
 
